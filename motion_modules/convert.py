@@ -1,0 +1,88 @@
+"""Key names of motion modules: the published layouts to ours and back. Pure `dict -> dict`; no tensor is copied.
+
+Ours are diffusers' names without the positional encoding, which is computed.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from .layers import positional_encoding
+
+_PREFIX = re.compile(r"^(?:(?:module|model|unet)\.)+")
+_POSITIONS = re.compile(r"\.(?:pos_encoder\.(?:pe|pos_encoding)|pos_embed\.pe)$")
+# original AnimateDiff, ours; each pattern occurs in one side only, so that one pass decides
+_RENAMES = (
+    (".temporal_transformer.", "."),
+    (".attention_blocks.0.", ".attn1."),
+    (".attention_blocks.1.", ".attn2."),
+    (".norms.0.", ".norm1."),
+    (".norms.1.", ".norm2."),
+    (".ff_norm.", ".norm3."),
+)
+_MODULE = re.compile(r"(motion_modules\.\d+)\.")
+
+
+def strip_prefix(key: str) -> str:
+    """The key from `down_blocks.`, `mid_block.` or `up_blocks.` on: training scripts wrap the UNet in `module.`, `unet.`, `model.`."""
+    return _PREFIX.sub("", key)
+
+
+def is_motion(key: str) -> bool:
+    """Whether a key, prefix stripped, belongs to a motion module (other weights may lie in the same file)."""
+    return key.startswith(("down_blocks.", "mid_block.", "up_blocks.")) and ".motion_modules." in key
+
+
+def is_positions(key: str) -> bool:
+    """Whether a key is a stored positional encoding, in any layout."""
+    return _POSITIONS.search(key) is not None
+
+
+def to_ours(keys: Iterable[str]) -> dict[str, str]:
+    """Our name of every motion tensor but the positional encodings, to the key in the file.
+
+    Args:
+        keys: the file's keys, of any layout, with or without prefixes; keys of other weights are left out.
+    Raises:
+        ValueError: two keys of the file are the same tensor of ours.
+    """
+    ours: dict[str, str] = {}
+    for key in keys:
+        name = strip_prefix(key)
+        if not is_motion(name) or is_positions(name):
+            continue
+        for original, diffusers in _RENAMES:
+            name = name.replace(original, diffusers, 1)
+        if name in ours:
+            raise ValueError(f"the keys '{ours[name]}' and '{key}' are the same tensor")
+        ours[name] = key
+    return ours
+
+
+def to_diffusers(state_dict: Mapping[str, Tensor], positions: int | None = 32) -> dict[str, Tensor]:
+    """Ours to diffusers' MotionAdapter; positions adds the encoding of so many frames, None leaves it out."""
+    return dict(state_dict) | _encodings(state_dict, positions, {".attn1.to_q.weight": ".pos_embed.pe"})
+
+
+def to_original(state_dict: Mapping[str, Tensor], positions: int | None = 32) -> dict[str, Tensor]:
+    """Ours to original AnimateDiff (`mm_sd_v15_v2.ckpt`); positions as in `to_diffusers`, None as AnimateLCM ships it."""
+    encodings = {f".attn{i}.to_q.weight": f".attn{i}.pos_encoder.pe" for i in (1, 2)}
+    result = {}
+    for name, tensor in (dict(state_dict) | _encodings(state_dict, positions, encodings)).items():
+        for original, diffusers in _RENAMES[1:]:
+            name = name.replace(diffusers, original, 1)
+        result[_MODULE.sub(r"\1.temporal_transformer.", name, count=1)] = tensor
+    return result
+
+
+def _encodings(state_dict: Mapping[str, Tensor], positions: int | None, suffixes: Mapping[str, str]) -> dict[str, Tensor]:
+    """The stored positional encodings, (1, positions, c) each, beside the tensors whose names end in a key of suffixes."""
+    encodings = {}
+    for name, tensor in state_dict.items():
+        for suffix, replacement in suffixes.items():
+            if positions is not None and name.endswith(suffix):
+                table = positional_encoding(positions, tensor.shape[0], torch.empty(0, dtype=torch.float32))
+                encodings[name.removesuffix(suffix) + replacement] = table[None].to(tensor.dtype)
+    return encodings

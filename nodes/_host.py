@@ -1,0 +1,288 @@
+"""The only contact with ComfyUI's internals: official hooks of ModelPatcher, on clones, and nothing else."""
+
+import contextlib
+import logging
+import os
+from dataclasses import dataclass
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.model_sampling
+import comfy.ops
+import comfy.sample
+import comfy.samplers
+import comfy.supported_models
+import comfy.utils
+import comfyui_version
+import folder_paths
+import latent_preview
+import server
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+
+from ..motion_modules import sampling, schedule
+from ..motion_modules.checkpoint import Checkpoint
+from ..motion_modules.config import Adapter
+from ..motion_modules.layers import TemporalTransformer
+from ..motion_modules.model import names
+
+logger = logging.getLogger(__name__)
+
+KEY = "animatediff_turbo"
+FOLDER = "animatediff_models"
+# before it, forward_timestep_embed_patch is not asked for ResBlock and SpatialTransformer, and no motion would run
+MINIMUM_VERSION = (0, 20, 0)
+BASE_CHANNELS = (4, 9)
+
+Block = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one temporal transformer stands: behind the SpatialTransformer of a UNet block, or behind its ResBlock."""
+
+    name: str
+    after_attention: bool
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What Apply Motion Adapter leaves on a MODEL for the samplers: the adapter's row, its file and its longest clip in frames."""
+
+    adapter: Adapter
+    file: str
+    max_frames: int
+
+
+class MotionAdapter:
+    """A loaded motion adapter as it travels between nodes; owns one patcher per dtype that it was asked for."""
+
+    def __init__(self, checkpoint: Checkpoint, adapter: Adapter):
+        self.checkpoint = checkpoint
+        self.recipe = Recipe(adapter, checkpoint.path.name, checkpoint.positions or adapter.max_frames)
+        self._patchers: dict[torch.dtype, comfy.model_patcher.ModelPatcher] = {}
+
+    def patcher(self, model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
+        """The motion module under ComfyUI's memory management, in the dtype in which model computes (never its fp8 weight dtype)."""
+        dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
+        if dtype not in self._patchers:
+            module = self.checkpoint.build(comfy.ops.manual_cast, dtype)
+            self._patchers[dtype] = comfy.model_patcher.CoreModelPatcher(module, model.load_device, model.offload_device)
+            size = self._patchers[dtype].model_size() / 2**20
+            logger.info("%s: motion module built in %s, %.0f MiB.", self.recipe.file, str(dtype).removeprefix("torch."), size)
+        return self._patchers[dtype]
+
+
+class TurboModelSampling(comfy.model_sampling.ModelSamplingDiscrete):
+    """An adapter's own sigmas: all 1000, or the ones that an LCM was distilled on, so that `simple` picks only trained ones."""
+
+    def __init__(self, adapter: Adapter):
+        super().__init__()
+        timesteps = torch.tensor(schedule.distilled_timesteps(adapter))
+        self.set_sigmas(schedule.sigma_table(adapter.beta_schedule)[timesteps])
+        self.register_buffer("timesteps", timesteps)
+        self.skip = schedule.TRAIN_TIMESTEPS // len(timesteps)
+
+    def timestep(self, sigma: torch.Tensor) -> torch.Tensor:
+        """The nearest trained timestep of each sigma."""
+        index = super().timestep(sigma)
+        return self.timesteps.to(index.device)[index]
+
+    def sigma(self, timestep: torch.Tensor) -> torch.Tensor:
+        """The sigma of each timestep, interpolated between trained ones."""
+        return super().sigma((timestep.float() - (self.skip - 1)) / self.skip)
+
+
+class TurboEPS(TurboModelSampling, comfy.model_sampling.EPS):
+    """For bases that predict the noise, as SD1.5 does."""
+
+
+class TurboVPrediction(TurboModelSampling, comfy.model_sampling.V_PREDICTION):
+    """For the few SD1.5 finetunes that predict the velocity."""
+
+
+class TurboGuider(comfy.samplers.CFGGuider):
+    """Guidance for the first guidance_steps evaluations; then the prompt alone, at half the cost."""
+
+    def __init__(self, model: comfy.model_patcher.ModelPatcher, guidance: float, guidance_steps: int):
+        super().__init__(model)
+        self.set_cfg(guidance)
+        self.remaining = guidance_steps
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):
+        """ComfyUI's, with guidance 1 once the guided steps are over."""
+        if self.remaining == 0:
+            self.set_cfg(1.0)
+        self.remaining -= 1
+        return super().predict_noise(x, timestep, model_options, seed)
+
+
+def register_folder() -> None:
+    """Makes `models/animatediff_models` known, shared with other packs: their paths and extensions stay."""
+    path = os.path.join(folder_paths.models_dir, FOLDER)
+    folder_paths.add_model_folder_path(FOLDER, path, is_default=False)
+    paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, set(extensions) | folder_paths.supported_pt_extensions)
+    with contextlib.suppress(OSError):  # a read-only installation still finds the other paths of this name
+        os.makedirs(path, exist_ok=True)
+
+
+def adapter_files() -> list[str]:
+    """The files that Load Motion Adapter offers."""
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def adapter_path(file: str) -> str:
+    """Raises ValueError when the file has gone."""
+    path = folder_paths.get_full_path(FOLDER, file)
+    if path is None:
+        raise ValueError(f"{file} is not in models/{FOLDER} any more; put it back or choose another file.")
+    return path
+
+
+def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter, strength: float, pooled_norm: bool = False):
+    """A clone of model that runs the adapter's temporal transformers behind the UNet's layers; model stays as it was.
+
+    Args:
+        strength: 0 is bit-equal to no adapter.
+        pooled_norm: see `TemporalTransformer.branch`.
+    Raises:
+        ValueError: ComfyUI is too old, the base is not SD1.5, or the model already has motion.
+    """
+    _check_version()
+    _check_untouched(model)
+    places = _places(model, adapter.checkpoint)
+    patcher = adapter.patcher(model)
+    transformers = patcher.model.transformers()
+    motion = _Motion(
+        {block: (transformers[place.name], place.after_attention) for block, place in places.items()},
+        adapter.recipe,
+        strength,
+        pooled_norm,
+    )
+    clone = model.clone()
+    clone.set_additional_models(KEY, [patcher.clone()])
+    clone.set_model_forward_timestep_embed_patch((SpatialTransformer, motion.after_attention))
+    clone.set_model_forward_timestep_embed_patch((ResBlock, motion.after_resblock))
+    predicts_v = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
+    clone.add_object_patch("model_sampling", (TurboVPrediction if predicts_v else TurboEPS)(adapter.recipe.adapter))
+    clone.set_attachments(KEY, adapter.recipe)
+    return clone
+
+
+@dataclass(frozen=True)
+class _Motion:
+    """The two handlers of `forward_timestep_embed`; what they are given decides alone what they do."""
+
+    transformers: dict[Block, tuple[TemporalTransformer, bool]]
+    recipe: Recipe
+    strength: float
+    pooled_norm: bool
+
+    def after_attention(self, layer, x, emb, context, transformer_options, *_):
+        x = layer(x, context, transformer_options)
+        if "transformer_index" in transformer_options:  # the handler replaces the code that counts
+            transformer_options["transformer_index"] += 1
+        return self._move(x, transformer_options, True)
+
+    def after_resblock(self, layer, x, emb, context, transformer_options, *_):
+        return self._move(layer(x, emb), transformer_options, False)
+
+    def _move(self, x: torch.Tensor, options: dict, after_attention: bool) -> torch.Tensor:
+        transformer, belongs_after_attention = self.transformers.get(options.get("block"), (None, None))
+        if after_attention != belongs_after_attention:
+            return x
+        # from the tensor: context windows hand over other lengths than the clip's
+        frames = x.shape[0] // len(options.get("cond_or_uncond", (0,)))
+        if frames > self.recipe.max_frames:
+            raise ValueError(
+                f"{frames} frames at once, but {self.recipe.file} knows {self.recipe.max_frames}; use fewer, or add Context Windows (Manual) with "
+                f"a context_length up to {self.recipe.max_frames - 1}, or {self.recipe.max_frames} with causal_window_fix off."
+            )
+        return transformer(x, frames, self.strength, self.pooled_norm)
+
+
+def _check_version() -> None:
+    version = comfyui_version.__version__
+    if tuple(int(part) for part in version.split(".")[:3] if part.isdigit()) < MINIMUM_VERSION:
+        raise ValueError(f"AnimateDiff Turbo needs ComfyUI {'.'.join(map(str, MINIMUM_VERSION))} or newer and this is {version}; update ComfyUI.")
+
+
+def _check_untouched(model: comfy.model_patcher.ModelPatcher) -> None:
+    if model.get_attachment(KEY) is not None:
+        raise ValueError(f"This model already has the motion adapter {model.get_attachment(KEY).file}; use one Apply Motion Adapter for each model.")
+    patches = model.model_options["transformer_options"].get("patches", {}).get("forward_timestep_embed_patch", [])
+    others = [handler for layer, handler in patches if issubclass(ResBlock, layer) or issubclass(SpatialTransformer, layer)]
+    if others:  # ComfyUI runs the first handler of a class and skips the rest, so that no motion would be seen
+        raise ValueError(f"{others[0].__module__} has taken over this model's layers before; connect Apply Motion Adapter in front of its node.")
+
+
+def _places(model: comfy.model_patcher.ModelPatcher, checkpoint: Checkpoint) -> dict[Block, Place]:
+    """Which temporal transformer stands behind which UNet block; raises ValueError unless every one fits its block."""
+    file, layout, config = checkpoint.path.name, checkpoint.layout, model.model.model_config
+    channels = config.unet_config.get("in_channels", 4)
+    if not isinstance(config, comfy.supported_models.SD15) or channels not in BASE_CHANNELS:
+        raise ValueError(f"{file} is made for SD1.5, but the connected model is {type(config).__name__} with {channels} channels; load an SD1.5 checkpoint.")
+    blocks = _blocks(model.model.diffusion_model, layout.mid_block)
+    found = [next(layer.out_channels for layer in block if isinstance(layer, ResBlock)) for block in blocks.values()]
+    if found != layout.channels():
+        raise ValueError(
+            f"{file} is made for a UNet of widths {sorted(set(layout.widths))} in {len(layout.channels())} blocks, but the connected model has "
+            f"{sorted(set(found))} in {len(found)}; use an adapter made for this model."
+        )
+    attention = [any(isinstance(layer, SpatialTransformer) for layer in block) for block in blocks.values()]
+    return {block: Place(*place) for block, *place in zip(blocks, names(layout), attention, strict=True)}
+
+
+def _blocks(unet: torch.nn.Module, mid_block: bool) -> dict[Block, torch.nn.Module]:
+    """Every block of the UNet behind which a temporal transformer stands (not conv_in, not Downsample), in the order they run."""
+    blocks = {("input", i): block for i, block in enumerate(unet.input_blocks)}
+    blocks |= {("middle", 0): unet.middle_block} if mid_block else {}
+    blocks |= {("output", i): block for i, block in enumerate(unet.output_blocks)}
+    return {name: block for name, block in blocks.items() if any(isinstance(layer, ResBlock) for layer in block)}
+
+
+def recipe(model: comfy.model_patcher.ModelPatcher) -> Recipe:
+    """What Apply Motion Adapter left on model; raises ValueError when there was none."""
+    found = model.get_attachment(KEY)
+    if found is None:
+        raise ValueError("This model has no motion adapter; connect Apply Motion Adapter between the checkpoint and this node.")
+    return found
+
+
+def sampler(adapter: Adapter) -> comfy.samplers.KSAMPLER:
+    """The adapter's sampler for ComfyUI's sampler sockets."""
+    return comfy.samplers.KSAMPLER(sampling.SAMPLERS[adapter.sampler])
+
+
+def sample(model, positive, negative, latent: dict, seed: int, sigmas: torch.Tensor, guidance: float, guidance_steps: int) -> dict:
+    """Samples latent, (f, 4, h / 8, w / 8), with the adapter's sampler: live preview, progress and interrupt as in ComfyUI's own.
+
+    Args:
+        sigmas: (steps + 1,). guidance: below 1 counts as 1. guidance_steps: 0 for all.
+    """
+    adapter = recipe(model).adapter
+    guider = TurboGuider(model, max(1.0, guidance), guidance_steps or len(sigmas))
+    guider.set_conds(positive, negative)
+    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial"))
+    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+    callback = latent_preview.prepare_callback(model, len(sigmas) - 1)
+    result = guider.sample(
+        noise, samples, sampler(adapter), sigmas, latent.get("noise_mask"), callback, not comfy.utils.PROGRESS_BAR_ENABLED, seed
+    )
+    kept = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
+    return kept | {"samples": result.to(comfy.model_management.intermediate_device())}
+
+
+def empty_latent(width: int, height: int, frames: int) -> dict:
+    """Zeros of (frames, 4, height // 8, width // 8)."""
+    samples = torch.zeros(frames, 4, height // 8, width // 8, device=comfy.model_management.intermediate_device())
+    return {"samples": samples, "downscale_ratio_spacial": 8}
+
+
+def show(text: str, hidden) -> None:
+    """Writes text under the running node and into the log; hidden is the node's own holder of unique_id and dynprompt."""
+    logger.info("%s", text)
+    node = hidden.dynprompt.get_display_node_id(hidden.unique_id)
+    server.PromptServer.instance.send_progress_text(text, node)

@@ -1,0 +1,21 @@
+"""The list of the pack's nodes."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import _host
+from .animate import ApplyMotionAdapter
+from .load import LoadMotionAdapter
+from .sample import EmptyVideoLatent, TurboSampler, TurboSchedule
+from .video import CombineVideo
+
+
+class AnimateDiffTurbo(ComfyExtension):
+    """What ComfyUI asks for nodes."""
+
+    async def on_load(self) -> None:
+        """Before any schema is read: the loader's list of files needs its folder."""
+        _host.register_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of the pack."""
+        return [LoadMotionAdapter, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo]

@@ -1,0 +1,111 @@
+"""The motion module against the original's arithmetic in float64."""
+
+import pytest
+import reference
+import stacks
+import torch
+
+from animatediff_turbo.motion_modules import convert
+from animatediff_turbo.motion_modules.config import Layout
+from animatediff_turbo.motion_modules.layers import MAX_SEQUENCES, TemporalTransformer, attend, positional_encoding
+from animatediff_turbo.motion_modules.model import MotionModel, names, shapes
+
+FRAMES = (1, 8, 16, 24, 32)
+
+
+def build(layout=stacks.NARROW, **options):
+    weights = stacks.motion_weights(layout, **options)
+    model = MotionModel(layout, device="meta")
+    model.load_state_dict(weights, assign=True)
+    original = {name: tensor.double() for name, tensor in convert.to_original(weights, None).items()}
+    return model, original
+
+
+@pytest.mark.parametrize("frames", FRAMES)
+@pytest.mark.parametrize("channels", [32, 320, 1280])
+@pytest.mark.parametrize("pooled", [False, True], ids=["per frame", "pooled"])
+def test_branch_equals_the_original_in_float64(frames, channels, pooled):
+    weights = stacks.motion_weights(Layout((channels,) * 4, 1, True), only="mid_block.")
+    original = {name: tensor.double() for name, tensor in convert.to_original(weights, None).items()}
+    transformer = TemporalTransformer(channels, torch.nn, device="meta")
+    transformer.load_state_dict({name.removeprefix("mid_block.motion_modules.0."): tensor for name, tensor in weights.items()}, assign=True)
+    x = torch.randn(2 * frames, channels, 2, 3, generator=torch.Generator().manual_seed(frames)) * 2 + 0.5
+    videos = [reference.branch(original, "mid_block.motion_modules.0", video, pooled) for video in x.double().split(frames)]
+    assert stacks.relative(transformer.branch(x, frames, pooled), torch.cat(videos)) <= 1e-6
+
+
+@pytest.mark.parametrize("frames", FRAMES)
+def test_chain_of_21_equals_the_original_in_float64(frames):
+    model, original = build()
+    transformers = model.transformers()
+    assert len(transformers) == 21
+    generator = torch.Generator().manual_seed(1)
+    found = {c: torch.randn(frames, c, 4, 4, generator=generator) for c in stacks.NARROW.widths}
+    expected = {c: x.double() for c, x in found.items()}
+    for (name, transformer), channels in zip(transformers.items(), stacks.NARROW.channels(), strict=True):
+        found[channels] = transformer(found[channels], frames)
+        expected[channels] = expected[channels] + reference.branch(original, name, expected[channels])
+    for channels, x in found.items():
+        assert stacks.relative(x, expected[channels]) <= 1e-6
+
+
+def test_the_two_norms_differ_unless_all_frames_are_equal():
+    transformer = build()[0].transformers()["down_blocks.0.motion_modules.0"]
+    x = torch.randn(8, 32, 4, 4, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.5, 2, 8)[:, None, None, None]
+    assert stacks.relative(transformer.branch(x, 8, True), transformer.branch(x, 8)) > 0.05
+    same = x[:1].expand(8, -1, -1, -1)
+    assert stacks.relative(transformer.branch(same, 8, True), transformer.branch(same, 8)) < 1e-5
+
+
+def test_strength_scales_the_branch_and_zero_is_the_identity():
+    transformer = build()[0].transformers()["mid_block.motion_modules.0"]
+    x = torch.randn(8, 128, 2, 2)
+    branch = transformer.branch(x, 8)
+    assert torch.equal(transformer(x, 8, strength=0.0), x)
+    assert torch.equal(transformer(x, 8), x + branch)
+    assert torch.equal(transformer(x, 8, strength=1.5), x + 1.5 * branch)
+
+
+def test_videos_of_a_batch_do_not_see_each_other():
+    transformer = build()[0].transformers()["down_blocks.1.motion_modules.0"]
+    a, b = torch.randn(2, 8, 64, 3, 3, generator=torch.Generator().manual_seed(2))
+    assert stacks.relative(transformer(torch.cat([a, b]), 8), torch.cat([transformer(a, 8), transformer(b, 8)])) < 1e-6
+
+
+def test_frames_see_each_other_and_their_order():
+    transformer = build()[0].transformers()["down_blocks.1.motion_modules.0"]
+    x = torch.randn(8, 64, 3, 3, generator=torch.Generator().manual_seed(3))
+    assert stacks.relative(transformer.branch(x, 1), transformer.branch(x, 8)) > 0.1
+    assert stacks.relative(transformer.branch(x.flip(0), 8).flip(0), transformer.branch(x, 8)) > 0.01
+
+
+def test_a_batch_beyond_the_cuda_grid_is_cut_without_a_difference():
+    q, k, v = torch.randn(3, MAX_SEQUENCES + 3, 1, 2, 4, generator=torch.Generator().manual_seed(4))
+    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    assert torch.allclose(attend(q, k, v), whole, atol=1e-6)
+
+
+def test_positional_encoding_is_the_published_table_and_follows_dtype():
+    assert stacks.relative(positional_encoding(32, 320, torch.empty(0)), reference.encoding(32, 320)) < 1e-6
+    assert positional_encoding(32, 320, torch.empty(0, dtype=torch.float16)).dtype == torch.float16
+
+
+def test_published_sizes():
+    def millions(layout):
+        return sum(shape.numel() for shape in shapes(layout).values()) / 1e6
+
+    assert round(millions(stacks.PUBLISHED), 3) == 453.209 and len(shapes(stacks.PUBLISHED)) == 546
+    without_mid = Layout(stacks.PUBLISHED.widths, 2, False)
+    assert round(millions(without_mid), 3) == 417.138 and len(shapes(without_mid)) == 520
+    assert len(names(without_mid)) == len(without_mid.channels()) == 20
+
+
+def test_layers_come_from_the_injected_operations():
+    class Operations:
+        Linear = type("Linear", (torch.nn.Linear,), {})
+        LayerNorm = type("LayerNorm", (torch.nn.LayerNorm,), {})
+        GroupNorm = type("GroupNorm", (torch.nn.GroupNorm,), {})
+
+    transformer = TemporalTransformer(32, Operations)
+    leaves = [module for module in transformer.modules() if next(module.parameters(recurse=False), None) is not None]
+    assert {type(leaf) for leaf in leaves} == {Operations.Linear, Operations.LayerNorm, Operations.GroupNorm}
