@@ -13,14 +13,16 @@ from torch import Tensor
 
 from . import container, convert
 from .config import Layout
-from .container import CheckpointError
-from .layers import GROUPS
-from .model import MotionModel, shapes
+from .container import CheckpointError, Tensors
+from .layers import GROUPS, positional_encoding
+from .model import MotionModel, names, shapes
 
 logger = logging.getLogger(__name__)
 
 LEVELS = 4
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Published adapters have widths to 1280, 2 layers and 128 positions. Beyond these a file can only be broken, and describing it costs time.
+MAX_WIDTH, MAX_LAYERS, MAX_POSITIONS = 8192, 8, 1024
 
 
 @dataclass(frozen=True)
@@ -49,25 +51,23 @@ def load(path: str | os.PathLike) -> Checkpoint:
 
     Formats: original AnimateDiff and AnimateLCM, diffusers' MotionAdapter, each with or without its positional
     encoding, alone or among a whole UNet, with `module.`, `unet.` or `model.` before the keys, nested under
-    `state_dict`; as .safetensors (mapped) or as a zip that torch.save wrote (mapped, no code is run).
+    `state_dict`; as .safetensors or as a zip that torch.save wrote, both mapped, and no code of theirs is run.
 
     Raises:
         CheckpointError: the file is missing, broken, hostile or something else; one sentence with the fix.
     """
     path = Path(path)
     tensors = container.open_tensors(path)
-    keys = {convert.strip_prefix(key) for key in tensors.shapes}
-    for found, sentence in _FOREIGN:
-        if found(keys):
-            raise CheckpointError(path, sentence)
-    layout = _layout(path, tensors.shapes)
-    source = _verify(path, tensors.shapes, layout)
-    state_dict = {name: _check(path, key, tensors.read(key)) for name, key in source.items()}
-    positions = [shape for key, shape in tensors.shapes.items() if convert.is_positions(key)]
-    others = len(tensors.shapes) - len(state_dict) - len(positions)
-    if others:
-        logger.info("%s: %d tensors beside the motion module are not used.", path.name, others)
-    return Checkpoint(path, state_dict, layout, _position_count(path, positions))
+    _refuse_foreign(path, {convert.strip_prefix(key) for key in tensors.shapes})
+    try:
+        keys = convert.to_ours(tensors.shapes)
+    except ValueError as error:
+        raise CheckpointError(path, f"is ambiguous, {error}; choose another file") from error
+    layout = _verify(path, {name: tensors.shapes[key] for name, key in keys.items()})
+    state_dict = {name: _finite(path, key, tensors.read(key)) for name, key in keys.items()}
+    positions = _positions(path, tensors, layout)
+    logger.info("%s: %d of its %d tensors are a motion module.", path.name, len(state_dict), len(tensors.shapes))
+    return Checkpoint(path, state_dict, layout, positions)
 
 
 def _any(pattern: str) -> Callable[[set[str]], bool]:
@@ -76,7 +76,7 @@ def _any(pattern: str) -> Callable[[set[str]], bool]:
 
 
 def _is_sdxl(keys: set[str]) -> bool:
-    return len({key.split(".")[1] for key in keys if key.startswith("down_blocks.") and ".motion_modules." in key}) == 3
+    return len({key.split(".")[1] for key in keys if key.startswith("down_blocks.") and convert.is_motion(key)}) == 3
 
 
 def _is_pia(keys: set[str]) -> bool:
@@ -84,58 +84,68 @@ def _is_pia(keys: set[str]) -> bool:
     return "conv_in.weight" in others and others <= {"conv_in.weight", "conv_in.bias"}
 
 
-# What other files under animatediff_models are, first match first.
+def _is_no_motion(keys: set[str]) -> bool:
+    return not any(map(convert.is_motion, keys))
+
+
+def _is_stable_diffusion(keys: set[str]) -> bool:
+    return _is_no_motion(keys) and any("diffusion_model." in key for key in keys)
+
+
+_LORA = r"(_lora\.|\.lora_|^lora_)"
+_INSTEAD = "such as animatediff_lightning_4step_comfyui.safetensors"
+# What other files are that lie among motion adapters, first match first.
 _FOREIGN: tuple[tuple[Callable[[set[str]], bool], str], ...] = (
-    (_any(r"motion_modules.*(_lora\.|lora_down|lora_up|lora_A|lora_B)"), "is a motion LoRA, not a motion adapter; choose an adapter file here"),
-    (_any(r"_lora\.|lora_down|lora_up|lora_A|lora_B"), "is a LoRA, not a motion adapter; move it to models/loras and load it with Load LoRA"),
+    (_any(rf"\.motion_modules\..*{_LORA}"), f"is a motion LoRA, not a motion adapter; choose an adapter here, {_INSTEAD}"),
+    (_any(_LORA), "is a LoRA, not a motion adapter; move it to models/loras and load it with Load LoRA"),
     (_any(r"^controlnet_cond_embedding\."), "is a SparseCtrl ControlNet, not a motion adapter; load it with a ControlNet node"),
-    (_any(r"temporal_attentions\.|pos_encoder\.positional_encoding"), "is a HotShotXL motion module for SDXL; use one for SD1.5, such as AnimateDiff-Lightning"),
-    (_is_sdxl, "is an SDXL motion module; use one for SD1.5, such as AnimateDiff-Lightning"),
+    (_any(r"temporal_attentions\.|pos_encoder\.positional_encoding"), f"is HotShotXL, a motion module for SDXL; use one for SD1.5, {_INSTEAD}"),
+    (_is_sdxl, f"is a motion module for SDXL; use one for SD1.5, {_INSTEAD}"),
     (_any(r"^img_encoder\."), "is AnimateLCM-I2V, which animates a picture and is not supported; use AnimateLCM_sd15_t2v.ckpt"),
-    (_is_pia, "is PIA, which animates a picture and is not supported; use a text-to-video adapter such as AnimateDiff-Lightning"),
+    (_is_pia, f"is PIA, which animates a picture and is not supported; use a text to video adapter, {_INSTEAD}"),
+    (_is_stable_diffusion, f"is a Stable Diffusion model, not a motion adapter; load it with Load Checkpoint and choose a motion adapter here, {_INSTEAD}"),
+    (_is_no_motion, f"is not a motion adapter, none of its tensors belongs to one; choose a motion adapter, {_INSTEAD}"),
 )  # fmt: skip
 
 
-def _layout(path: Path, shapes_: Mapping[str, torch.Size]) -> Layout:
-    """Widths, layers and mid block from names and shapes."""
-    ours = _names(path, shapes_)
-    if not ours:
-        kind = "is a Stable Diffusion checkpoint without" if any("diffusion_model." in key for key in shapes_) else "holds no"
-        raise CheckpointError(path, f"{kind} motion module keys, such as down_blocks.0.motion_modules.0; choose a motion adapter")
-    levels = {name.split(".")[1] for name in ours if name.startswith("down_blocks.")}
+def _refuse_foreign(path: Path, keys: set[str]) -> None:
+    for found, sentence in _FOREIGN:
+        if found(keys):
+            raise CheckpointError(path, sentence)
+
+
+def _verify(path: Path, found: Mapping[str, torch.Size]) -> Layout:
+    """The layout that names and shapes tell, after every one of them was compared with it."""
+    levels = {name.split(".")[1] for name in found if name.startswith("down_blocks.")}
     if levels != {str(level) for level in range(LEVELS)}:
-        raise CheckpointError(path, f"has {len(levels)} down blocks with motion modules, an SD1.5 adapter has {LEVELS}; choose another file")
-    norms = [ours.get(f"down_blocks.{level}.motion_modules.0.norm.weight") for level in range(LEVELS)]
-    widths = tuple(shapes_[key].numel() if key else 0 for key in norms)
-    if any(width == 0 or width % GROUPS for width in widths):
-        raise CheckpointError(path, f"has widths {widths}, where each must be a multiple of {GROUPS}; the file is broken, download it again")
-    layers = len({name.split(".")[3] for name in ours if name.startswith("down_blocks.0.")})
-    return Layout(widths, layers, any(name.startswith("mid_block.") for name in ours))
-
-
-def _names(path: Path, keys: Mapping[str, torch.Size]) -> dict[str, str]:
-    try:
-        return convert.to_ours(keys)
-    except ValueError as error:
-        raise CheckpointError(path, f"is ambiguous: {error}; download it again") from error
-
-
-def _verify(path: Path, found: Mapping[str, torch.Size], layout: Layout) -> dict[str, str]:
-    """Our name to the file's key, after every name and shape was compared with the layout's."""
-    ours, expected = _names(path, found), shapes(layout)
-    problems = [f"{name} is missing" for name in expected if name not in ours]
-    problems += [f"{ours[name]} is unknown" for name in ours if name not in expected]
+        raise CheckpointError(
+            path, f"has motion modules in {len(levels)} down blocks, where an SD1.5 adapter has {LEVELS}; choose another file"
+        )
+    norms = [f"down_blocks.{level}.motion_modules.0.norm.weight" for level in range(LEVELS)]
+    if missing := [name for name in norms if name not in found]:
+        raise CheckpointError(path, f"lacks {missing[0]}; download it again")
+    widths = tuple(found[name].numel() for name in norms)
+    layers = len({name.split(".")[3] for name in found if name.startswith("down_blocks.0.")})
+    if layers > MAX_LAYERS or any(width % GROUPS or not 0 < width <= MAX_WIDTH for width in widths):
+        raise CheckpointError(path, f"has {layers} layers of widths {widths}, which no motion adapter has; download it again")
+    layout = Layout(widths, layers, any(name.startswith("mid_block.") for name in found))
+    expected = shapes(layout)
+    problems = [f"{name} is missing" for name in expected if name not in found]
+    problems += [f"{name} is unknown" for name in found if name not in expected]
     problems += [
-        f"{ours[name]} is {tuple(found[ours[name]])} instead of {tuple(shape)}"
+        f"{name} is {tuple(found[name])} instead of {tuple(shape)}"
         for name, shape in expected.items()
-        if name in ours and found[ours[name]] != shape
+        if name in found and found[name] != shape
     ]
     if problems:
-        raise CheckpointError(path, f"differs from a motion adapter in {len(problems)} of {len(expected)} tensors, for instance {problems[0]}; download it again")
-    return ours
+        count = f"{len(problems)} of its {len(expected)} tensors" if len(problems) > 1 else "one tensor"
+        raise CheckpointError(
+            path, f"differs from a motion adapter in {count}, for instance {problems[0]}; download it again or choose another file"
+        )
+    return layout
 
 
-def _check(path: Path, key: str, tensor: Tensor) -> Tensor:
+def _finite(path: Path, key: str, tensor: Tensor) -> Tensor:
     if tensor.dtype not in DTYPES:
         raise CheckpointError(path, f"holds {key} as {tensor.dtype}; use a file in float16, bfloat16 or float32")
     # an extreme is NaN when any element is, and one pass over the file is all that is paid for it
@@ -144,8 +154,23 @@ def _check(path: Path, key: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _position_count(path: Path, found: list[torch.Size]) -> int | None:
-    counts = {shape[-2] if len(shape) in (2, 3) else 0 for shape in found}
-    if len(counts) > 1 or 0 in counts:
-        raise CheckpointError(path, f"stores positional encodings of {sorted(counts)} frames, where one length is expected; download it again")
-    return counts.pop() if counts else None
+def _positions(path: Path, tensors: Tensors, layout: Layout) -> int | None:
+    """Frames of the stored positional encodings, each of which must be the one that is computed instead of it."""
+    stored = convert.position_keys(tensors.shapes)
+    if not stored:
+        return None
+    widths = dict(zip(names(layout), layout.channels(), strict=True))
+    if set(stored.values()) != set(widths):
+        raise CheckpointError(
+            path, f"has positional encodings for {len(set(stored.values()))} motion modules instead of {len(widths)}; download it again"
+        )
+    lengths = {shape[1] if len(shape) == 3 and shape[0] == 1 else 0 for shape in map(tensors.shapes.__getitem__, stored)}
+    frames = lengths.pop()
+    if lengths or not 0 < frames <= MAX_POSITIONS:
+        raise CheckpointError(path, "has positional encodings of differing or no length; download it again")
+    for key, module in stored.items():
+        table = _finite(path, key, tensors.read(key))
+        expected = positional_encoding(frames, widths[module], torch.empty(0))
+        if table.shape[2:] != expected.shape[1:] or not torch.allclose(table[0].float(), expected, atol=0.01):
+            raise CheckpointError(path, f"has a positional encoding of its own in {key}, which is not supported; choose another file")
+    return frames

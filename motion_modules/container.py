@@ -1,38 +1,44 @@
-"""Opens .safetensors and .ckpt files as mapped tensors without trusting a byte of them."""
+"""Opens .safetensors and torch files as mapped tensors without trusting a byte of them."""
 
-import pickle
-import pickletools
-import re
+import math
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from . import pickles
+
 # What parsers of hostile bytes were seen to raise; anything else is a defect of ours and must show as one.
 UNREADABLE = (
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, RecursionError,
-    RuntimeError, SafetensorError, TypeError, ValueError, pickle.UnpicklingError, struct.error, zipfile.BadZipFile,
+    ArithmeticError, EOFError, LookupError, OSError, RuntimeError, SafetensorError, TypeError, ValueError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
 
-# What a pickle of tensors needs. Everything else is either code or an object that only its writer has.
-_HARMLESS = re.compile(r"collections OrderedDict|torch\._utils _rebuild_(tensor_v2|parameter)|torch \w+Storage|torch Size|torch\.storage \w+")
+# Bytes that describe tensors, in a header, a zip's contents or a pickle; a whole UNet with motion needs a tenth of it.
+# It bounds memory, since what is described here becomes objects that are larger than their description.
+MAX_DESCRIPTION = 4 * 2**20
+MAX_DIMENSIONS = 8
+
 _BEGINNINGS = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; download the file from its page"),
-    (b"<", "is a web page, not a model; download the file itself, while logged in where its site asks for it"),
+    (b"<", "is a web page, not a model; download the file itself, logged in where its site asks for it"),
     (b"\x80", "is a pickle from before torch 1.6, which can't be read safely; use a .safetensors version of it"),
 )
+_TOO_LARGE = "describes far more than a motion adapter; choose another file"
+_END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
+_LOCAL_HEADER = 30
 
 
 class CheckpointError(ValueError):
     """A file that can't be used. The message is one sentence: the file, what it is, what to do."""
 
     def __init__(self, path: Path, what: str):
-        super().__init__(f"{path.name} {what}.")
+        super().__init__(f"{path.name or path} {what}.")
 
 
 @dataclass(frozen=True)
@@ -48,84 +54,139 @@ def open_tensors(path: Path) -> Tensors:
 
     Memory: the pages that are read, no copies.
     Raises:
-        CheckpointError: the file can't be opened, is truncated, compressed, larger inside than outside, or would run code.
+        CheckpointError: the file can't be opened, is truncated, compressed, larger inside than outside, or could run code.
     """
+    if not path.is_file():
+        raise CheckpointError(path, "is a folder; choose a file in it" if path.is_dir() else "does not exist; check its name and folder")
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            beginning = file.read(24)
+            beginning = file.read(32)
     except OSError as error:
-        raise CheckpointError(path, f"can't be read ({error.strerror}); check the path and its permissions") from error
+        raise CheckpointError(path, f"can't be read ({error.strerror}); check its permissions") from error
     for magic, sentence in _BEGINNINGS:
-        if beginning.startswith(magic):
+        if beginning.lstrip(b"\xef\xbb\xbf\t\r\n ").startswith(magic):
             raise CheckpointError(path, sentence)
     if beginning.startswith(b"PK\x03\x04"):
         return _torch_zip(path, size)
     if beginning[8:9] == b"{":
-        return _safetensors(path)
-    raise CheckpointError(path, f"({size} bytes) is neither a .safetensors nor a torch file; download it again")
+        return _safetensors(path, int.from_bytes(beginning[:8], "little"))
+    raise CheckpointError(
+        path, f"({size} bytes) is neither a .safetensors nor a torch file; download it again" if size else "is empty; download it again"
+    )
 
 
-def _safetensors(path: Path) -> Tensors:
+def _safetensors(path: Path, header: int) -> Tensors:
     try:
+        if header > MAX_DESCRIPTION:
+            raise CheckpointError(path, _TOO_LARGE)
         file = safe_open(path, framework="pt", device="cpu")
-        shapes = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}
-    except (OSError, *UNREADABLE) as error:
-        raise CheckpointError(path, f"is a truncated or broken .safetensors file ({error}); download it again") from error
+        shapes = {key: torch.Size(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118, safe_open has no iterator
+    except CheckpointError:
+        raise
+    except UNREADABLE as error:
+        raise CheckpointError(path, "is a truncated or broken .safetensors file; download it again") from error
 
     def read(key: str) -> Tensor:
         try:
             return file.get_tensor(key)
         except UNREADABLE as error:
-            raise CheckpointError(path, f"has an unreadable tensor {key} ({error}); download it again") from error
+            raise CheckpointError(path, f"holds {key} in a form that can't be read; download it again") from error
 
     return Tensors(shapes, read)
 
 
 def _torch_zip(path: Path, size: int) -> Tensors:
     try:
-        _inspect_zip(path, size)
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        pickle, entries = _unzip(path, size)
+        described = _unwrap(path, pickles.interpret(pickle))
+        mapped = torch.UntypedStorage.from_file(str(path), False, size)
+        tensors = {
+            key: _tensor(path, key, stored, mapped[entries[stored.storage.entry]])
+            for key, stored in described.items()
+            if isinstance(stored, pickles.StoredTensor)
+        }
     except CheckpointError:
         raise
-    except (OSError, *UNREADABLE) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise CheckpointError(path, f"is a truncated or broken torch file ({reason}); download it again or use a .safetensors version") from error
-    tensors = {key: value.detach() for key, value in _unwrap(path, content).items() if isinstance(key, str) and isinstance(value, Tensor)}
-    for key, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise CheckpointError(path, f"holds {key} in a form other than plain numbers; use a .safetensors version")
-        if tensor.untyped_storage().nbytes() != tensor.numel() * tensor.itemsize:
-            raise CheckpointError(path, f"holds {key}, whose shape does not match its bytes; download it again")
+    except pickles.Forbidden as error:
+        raise CheckpointError(path, f"{error}; use a .safetensors version") from error
+    except UNREADABLE as error:
+        raise CheckpointError(path, "is a truncated or broken torch file; download it again or use a .safetensors version") from error
+    if sum(tensor.nbytes for tensor in tensors.values()) > size:
+        raise CheckpointError(path, "describes more numbers than it holds; do not use it")
     return Tensors({key: tensor.shape for key, tensor in tensors.items()}, tensors.__getitem__)
 
 
-def _inspect_zip(path: Path, size: int) -> None:
-    """Refuses, before torch opens it, a zip that grows when unpacked or whose pickle names anything but tensors."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries):
-            raise CheckpointError(path, "is a compressed zip, which torch never writes; use a .safetensors version")
-        if sum(entry.file_size for entry in entries) > size:
-            raise CheckpointError(path, "unpacks to more than its own size; do not use it")
-        for entry in entries:
-            if entry.filename.endswith(".pkl"):
-                _inspect_pickle(path, archive.read(entry))
+def _unzip(path: Path, size: int) -> tuple[bytes, dict[str, slice]]:
+    """The pickle that torch.save wrote, and the place in the file of each storage that it refers to."""
+    with path.open("rb") as file:
+        if _contents_size(file, size) > MAX_DESCRIPTION:
+            raise CheckpointError(path, _TOO_LARGE)
+        with zipfile.ZipFile(file) as archive:
+            places = _places(path, file, size, archive.infolist())
+            pickle = [name for name in places if name.endswith("/data.pkl")]
+            if len(pickle) != 1:
+                raise CheckpointError(path, "is a zip, but not one that torch.save wrote; unpack it if a model is inside")
+            folder = pickle[0].removesuffix("data.pkl")
+            if places[pickle[0]].stop - places[pickle[0]].start > MAX_DESCRIPTION:
+                raise CheckpointError(path, _TOO_LARGE)
+            byteorder = f"{folder}byteorder"
+            if byteorder in places and archive.read(byteorder) != b"little":
+                raise CheckpointError(path, "was written on a big-endian machine; use a .safetensors version")
+            data = f"{folder}data/"
+            return archive.read(pickle[0]), {name.removeprefix(data): place for name, place in places.items() if name.startswith(data)}
 
 
-def _inspect_pickle(path: Path, data: bytes) -> None:
-    for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("GLOBAL", "INST") and not _HARMLESS.fullmatch(argument):
-            raise CheckpointError(path, f"needs the Python object {argument.replace(' ', '.')} to open and could run code; use a .safetensors version")
+def _contents_size(file: BinaryIO, size: int) -> int:
+    """Bytes of a zip's table of contents, by its end record and, where there is one, its 64 bit end record."""
+    file.seek(max(size - 98, 0))
+    tail = file.read().rjust(98, b"\0")
+    if tail[76:80] != _END:
+        raise zipfile.BadZipFile("the end record is not where it belongs")
+    if tail[56:60] != _LOCATOR64:
+        return struct.unpack("<L", tail[88:92])[0]
+    if tail[:4] != _END64 or struct.unpack("<Q", tail[64:72])[0] != size - 98:
+        raise zipfile.BadZipFile("the 64 bit end record is not where it belongs")
+    return struct.unpack("<Q", tail[40:48])[0]
 
 
-def _unwrap(path: Path, content: object) -> Mapping:
+def _places(path: Path, file: BinaryIO, size: int, entries: list[zipfile.ZipInfo]) -> dict[str, slice]:
+    """Where in the file the bytes of each entry are."""
+    if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries):
+        raise CheckpointError(
+            path, "is a compressed zip, which torch never writes; unpack it if a model is inside, else use a .safetensors version"
+        )
+    places, end = {}, 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        file.seek(entry.header_offset)
+        name, extra = struct.unpack("<HH", file.read(_LOCAL_HEADER)[26:])
+        start = entry.header_offset + _LOCAL_HEADER + name + extra
+        if entry.header_offset < end or start + entry.file_size > size or entry.filename in places:
+            raise CheckpointError(path, "has entries that overlap, repeat or reach beyond its end; do not use it")
+        end = start + entry.file_size
+        places[entry.filename] = slice(start, end)
+    return places
+
+
+def _unwrap(path: Path, content: object) -> dict:
     """The innermost dict of tensors: `{"state_dict": {...}}`, `{"epoch": 1, "state_dict": {...}}`, `{"anything": {...}}`."""
     for _ in range(4):
-        if not isinstance(content, Mapping):
-            raise CheckpointError(path, f"holds a {type(content).__name__} instead of named tensors; choose a motion adapter")
+        if not isinstance(content, dict):
+            raise CheckpointError(path, "is a torch file without named tensors; choose a motion adapter")
         inner = content.get("state_dict", next(iter(content.values())) if len(content) == 1 else None)
-        if not isinstance(inner, Mapping):
+        if not isinstance(inner, dict):
             return content
         content = inner
     return content
+
+
+def _tensor(path: Path, key: str, stored: pickles.StoredTensor, storage: torch.UntypedStorage) -> Tensor:
+    """The mapped tensor of a description, which must use every number of its storage once."""
+    dtype, bytes_ = stored.storage.dtype, storage.nbytes()
+    count = math.prod(stored.shape) if len(stored.shape) <= MAX_DIMENSIONS else 0
+    if stored.offset != 0 or count != stored.storage.length or count * dtype.itemsize != bytes_:
+        raise CheckpointError(path, f"holds {key}, whose shape does not match its bytes; download it again or use a .safetensors version")
+    tensor = torch.empty(0, dtype=dtype).set_(storage, 0, stored.shape, stored.stride)
+    if not tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True)).is_contiguous():
+        raise CheckpointError(path, f"holds {key}, whose elements share their bytes; use a .safetensors version")
+    return tensor

@@ -12,6 +12,7 @@ from torch import Tensor
 from .layers import positional_encoding
 
 _PREFIX = re.compile(r"^(?:(?:module|model|unet)\.)+")
+_MODULE = re.compile(r"(.*?motion_modules\.\d+)\.")
 _POSITIONS = re.compile(r"\.(?:pos_encoder\.(?:pe|pos_encoding)|pos_embed\.pe)$")
 # original AnimateDiff, ours; each pattern occurs in one side only, so that one pass decides
 _RENAMES = (
@@ -22,7 +23,6 @@ _RENAMES = (
     (".norms.1.", ".norm2."),
     (".ff_norm.", ".norm3."),
 )
-_MODULE = re.compile(r"(motion_modules\.\d+)\.")
 
 
 def strip_prefix(key: str) -> str:
@@ -35,9 +35,10 @@ def is_motion(key: str) -> bool:
     return key.startswith(("down_blocks.", "mid_block.", "up_blocks.")) and ".motion_modules." in key
 
 
-def is_positions(key: str) -> bool:
-    """Whether a key is a stored positional encoding, in any layout."""
-    return _POSITIONS.search(key) is not None
+def position_keys(keys: Iterable[str]) -> dict[str, str]:
+    """The keys of stored positional encodings, in any layout, to the name of the motion module each lies in."""
+    names = {key: strip_prefix(key) for key in keys if _POSITIONS.search(key)}
+    return {key: module[1] if (module := _MODULE.match(name)) else name for key, name in names.items() if is_motion(name)}
 
 
 def to_ours(keys: Iterable[str]) -> dict[str, str]:
@@ -51,7 +52,7 @@ def to_ours(keys: Iterable[str]) -> dict[str, str]:
     ours: dict[str, str] = {}
     for key in keys:
         name = strip_prefix(key)
-        if not is_motion(name) or is_positions(name):
+        if not is_motion(name) or _POSITIONS.search(name):
             continue
         for original, diffusers in _RENAMES:
             name = name.replace(original, diffusers, 1)

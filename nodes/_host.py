@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import comfy.model_management
 import comfy.model_patcher
@@ -18,6 +19,7 @@ import folder_paths
 import latent_preview
 import server
 import torch
+from comfy.cli_args import args
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
@@ -286,3 +288,25 @@ def show(text: str, hidden) -> None:
     logger.info("%s", text)
     node = hidden.dynprompt.get_display_node_id(hidden.unique_id)
     server.PromptServer.instance.send_progress_text(text, node)
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A name that is free, and its folder as the frontend asks for it."""
+
+    path: Path
+    subfolder: str
+
+
+def new_file(prefix: str, suffix: str, save: bool, width: int, height: int) -> NewFile:
+    """The next free name in the output folder, or in the temp folder when not saving; %width% and %date...% work in prefix."""
+    folder = folder_paths.get_output_directory() if save else folder_paths.get_temp_directory()
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder, width, height)
+    return NewFile(Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder)
+
+
+def metadata(hidden) -> dict[str, object] | None:
+    """The workflow and prompt of the running graph as objects, None under --disable-metadata."""
+    if args.disable_metadata:
+        return None
+    return dict(hidden.extra_pnginfo or {}) | ({"prompt": hidden.prompt} if hidden.prompt is not None else {})

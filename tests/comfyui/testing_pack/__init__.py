@@ -1,0 +1,127 @@
+"""Nodes that a test needs inside ComfyUI: a narrow SD1.5 UNet from a file, given conditioning, looks at a MODEL. Not part of the product."""
+
+import hashlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import comfy.model_base
+import comfy.model_management
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.supported_models
+import comfy.utils
+import torch
+
+
+def pack(name):
+    """A module of the pack under test, whatever name ComfyUI loaded it under."""
+    return next(module for key, module in sys.modules.items() if key.endswith(f"animatediff_turbo.{name}"))
+
+
+class UNet:
+    """A MODEL from diffusers' key names and a JSON of {widths, context, ...} beside them."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"path": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "load", "testing"
+
+    def load(self, path):
+        options = json.loads(Path(path).with_suffix(".json").read_text())
+        widths = options["widths"]
+        config = {
+            "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": widths[0], "num_res_blocks": [2] * 4,
+            "channel_mult": [width // widths[0] for width in widths], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+            "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1, "use_temporal_attention": False,
+            "context_dim": options["context"], "num_heads": 8, "num_head_channels": -1, "use_linear_in_transformer": False,
+            "adm_in_channels": None, "use_spatial_transformer": True, "legacy": False, "dtype": getattr(torch, options.get("dtype", "float32")),
+        }  # fmt: skip
+        kind = getattr(comfy.supported_models, options.get("kind", "SD15"))
+        model_config = kind(config)
+        model_config.manual_cast_dtype = getattr(torch, options["manual_cast"]) if "manual_cast" in options else None
+        model = comfy.model_base.BaseModel(model_config, device="cpu")
+        weights = comfy.utils.load_torch_file(path)
+        names = comfy.utils.unet_to_diffusers(config)
+        model.diffusion_model.load_state_dict({ldm: weights[name] for name, ldm in names.items() if name in weights}, strict=True)
+        device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
+        return (comfy.model_patcher.CoreModelPatcher(model, device, offload),)
+
+
+class Conditioning:
+    """Positive and negative from a file's tensors of these names."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"path": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("CONDITIONING", "CONDITIONING"), "load", "testing"
+
+    def load(self, path):
+        tensors = comfy.utils.load_torch_file(path)
+        return [[tensors["positive"], {}]], [[tensors["negative"], {}]]
+
+
+class ApplyPooled:
+    """Apply Motion Adapter with GroupNorm pooled over frames, as diffusers has it."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",), "motion_adapter": ("ANIMATEDIFF_TURBO_ADAPTER",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "apply", "testing"
+
+    def apply(self, model, motion_adapter):
+        return (pack("nodes._host").apply_motion(model, motion_adapter, 1.0, pooled_norm=True),)
+
+
+class Watch:
+    """Writes one JSON line for each UNet call; from call `block_at` on it holds the call until the run is interrupted."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",), "log": ("STRING", {}), "block_at": ("INT", {"default": -1, "min": -1})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "watch", "testing"
+
+    def watch(self, model, log, block_at):
+        calls = []
+
+        def wrapper(executor, x, timesteps, *args, **kwargs):
+            calls.append({"rows": x.shape[0], "timestep": float(timesteps[0]), "dtype": str(x.dtype)})
+            with open(log, "a") as file:
+                file.write(json.dumps(calls[-1]) + "\n")
+            if len(calls) - 1 == block_at:
+                give_up = time.monotonic() + 30
+                while not comfy.model_management.processing_interrupted() and time.monotonic() < give_up:
+                    time.sleep(0.01)
+            return executor(x, timesteps, *args, **kwargs)
+
+        clone = model.clone()
+        clone.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, "testing", wrapper)
+        return (clone,)
+
+
+class Look:
+    """Reports a MODEL: a hash of its UNet's weights and module tree, its patches, what is loaded."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",), "moment": ("STRING", {})}, "optional": {"after": ("LATENT",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "testing", True
+
+    def look(self, model, moment, after=None):
+        digest = hashlib.sha256(str(model.model.diffusion_model).encode())
+        for name, tensor in model.model.diffusion_model.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        patches = model.model_options["transformer_options"].get("patches", {})
+        report = {
+            "hash": digest.hexdigest(), "object_patches": sorted(model.object_patches), "patches": sorted(patches),
+            "additional": sorted(model.additional_models), "attachments": sorted(model.attachments),
+            "loaded": [loaded.model.model.__class__.__name__ for loaded in comfy.model_management.current_loaded_models],
+        }  # fmt: skip
+        return {"ui": {"report": [json.dumps(report)]}}
+
+
+class Foreign:
+    """Another pack's handler on the same layers."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "patch", "testing"
+
+    def patch(self, model):
+        clone = model.clone()
+        layer = comfy.ldm.modules.diffusionmodules.openaimodel.ResBlock
+        clone.set_model_forward_timestep_embed_patch((layer, lambda layer, x, emb, *rest: layer(x, emb)))
+        return (clone,)
+
+
+NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in (UNet, Conditioning, ApplyPooled, Watch, Look, Foreign)}

@@ -1,0 +1,1 @@
+"""Frames to video files and back, by PyAV and Pillow; nothing here knows ComfyUI."""
