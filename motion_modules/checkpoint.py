@@ -168,9 +168,10 @@ def _positions(path: Path, tensors: Tensors, layout: Layout) -> int | None:
     frames = lengths.pop()
     if lengths or not 0 < frames <= MAX_POSITIONS:
         raise CheckpointError(path, "has positional encodings of differing or no length; download it again")
+    expected = {width: positional_encoding(frames, width, torch.empty(0)) for width in set(layout.widths)}
     for key, module in stored.items():
-        table = _finite(path, key, tensors.read(key))
-        expected = positional_encoding(frames, widths[module], torch.empty(0))
-        if table.shape[2:] != expected.shape[1:] or not torch.allclose(table[0].float(), expected, atol=0.01):
+        table, width = tensors.read(key).double(), widths[module]
+        # half precision is off by 0.002 at most; NaN is not below anything
+        if table.shape[2:] != (width,) or not (table[0] - expected[width]).abs().max() < 0.01:
             raise CheckpointError(path, f"has a positional encoding of its own in {key}, which is not supported; choose another file")
     return frames

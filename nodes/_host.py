@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,7 +137,7 @@ def adapter_files() -> list[str]:
 
 
 def adapter_path(file: str) -> str:
-    """Raises ValueError when the file has gone."""
+    """Full path of an offered file; raises ValueError when it has gone."""
     path = folder_paths.get_full_path(FOLDER, file)
     if path is None:
         raise ValueError(f"{file} is not in models/{FOLDER} any more; put it back or choose another file.")
@@ -157,12 +158,8 @@ def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter
     places = _places(model, adapter.checkpoint)
     patcher = adapter.patcher(model)
     transformers = patcher.model.transformers()
-    motion = _Motion(
-        {block: (transformers[place.name], place.after_attention) for block, place in places.items()},
-        adapter.recipe,
-        strength,
-        pooled_norm,
-    )
+    at = {block: (transformers[place.name], place.after_attention) for block, place in places.items()}
+    motion = _Motion(at, adapter.recipe, strength, pooled_norm)
     clone = model.clone()
     clone.set_additional_models(KEY, [patcher.clone()])
     clone.set_model_forward_timestep_embed_patch((SpatialTransformer, motion.after_attention))
@@ -207,7 +204,7 @@ class _Motion:
 
 def _check_version() -> None:
     version = comfyui_version.__version__
-    if tuple(int(part) for part in version.split(".")[:3] if part.isdigit()) < MINIMUM_VERSION:
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) < MINIMUM_VERSION:
         raise ValueError(f"AnimateDiff Turbo needs ComfyUI {'.'.join(map(str, MINIMUM_VERSION))} or newer and this is {version}; update ComfyUI.")
 
 
@@ -290,19 +287,11 @@ def show(text: str, hidden) -> None:
     server.PromptServer.instance.send_progress_text(text, node)
 
 
-@dataclass(frozen=True)
-class NewFile:
-    """A name that is free, and its folder as the frontend asks for it."""
-
-    path: Path
-    subfolder: str
-
-
-def new_file(prefix: str, suffix: str, save: bool, width: int, height: int) -> NewFile:
-    """The next free name in the output folder, or in the temp folder when not saving; %width% and %date...% work in prefix."""
+def new_file(prefix: str, suffix: str, save: bool, width: int, height: int) -> tuple[Path, str]:
+    """The next free name in the output folder, or in temp when not saving, and its subfolder; %width% and %date...% work in prefix."""
     folder = folder_paths.get_output_directory() if save else folder_paths.get_temp_directory()
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder, width, height)
-    return NewFile(Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder)
+    return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
 
 
 def metadata(hidden) -> dict[str, object] | None:

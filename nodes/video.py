@@ -33,11 +33,7 @@ class CombineVideo(io.ComfyNode):
                 ),
                 io.Combo.Input("format", options=list(FORMATS), default="mp4", tooltip="mp4 (H.264) plays everywhere; webm (VP9); webp is an animated picture."),
                 io.Int.Input(
-                    "quality",
-                    default=DEFAULT_QUALITY,
-                    min=0,
-                    max=100,
-                    tooltip="0 is the smallest file, 100 the best picture (lossless for webp).",
+                    "quality", default=DEFAULT_QUALITY, min=0, max=100, tooltip="0 is the smallest file, 100 the best picture (lossless for webp)."
                 ),
                 io.Boolean.Input("pingpong", default=False, tooltip="Play forward, then backward, so that the end meets the start."),
                 io.Int.Input(
@@ -68,12 +64,12 @@ class CombineVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, fps, format, quality, pingpong, loop_count, filename_prefix, save, audio=None) -> io.NodeOutput:
-        place = _host.new_file(filename_prefix, FORMATS[format].suffix, save, width=images.shape[2], height=images.shape[1])
-        written = encode(images, place.path, fps, format, quality, pingpong, loop_count, audio, _host.metadata(cls.hidden))
+        path, subfolder = _host.new_file(filename_prefix, FORMATS[format].suffix, save, width=images.shape[2], height=images.shape[1])
+        written = encode(images, path, fps, format, quality, pingpong, loop_count, audio, _host.metadata(cls.hidden))
         if format == "webp":  # PyAV can't read it back
             frames = torch.stack(list(play_order(images, pingpong, 0)))
             video = InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=written.fps))
         else:
             video = InputImpl.VideoFromFile(str(written.path))
-        shown = ui.SavedResult(written.path.name, place.subfolder, io.FolderType.output if save else io.FolderType.temp)
+        shown = ui.SavedResult(path.name, subfolder, io.FolderType.output if save else io.FolderType.temp)
         return io.NodeOutput(video, str(written.path), ui=ui.PreviewVideo([shown]))

@@ -1,9 +1,13 @@
 """The motion module against the original's arithmetic in float64."""
 
+import weakref
+
 import pytest
 import reference
 import stacks
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from animatediff_turbo.motion_modules import convert
 from animatediff_turbo.motion_modules.config import Layout
@@ -109,3 +113,43 @@ def test_layers_come_from_the_injected_operations():
     transformer = TemporalTransformer(32, Operations)
     leaves = [module for module in transformer.modules() if next(module.parameters(recurse=False), None) is not None]
     assert {type(leaf) for leaf in leaves} == {Operations.Linear, Operations.LayerNorm, Operations.GroupNorm}
+
+
+class Peak(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive, beside those that were there before, and keeps the highest count."""
+
+    def __init__(self, there_before):
+        super().__init__()
+        self.kept = [tensor.untyped_storage() for tensor in there_before]
+        self.sizes = dict.fromkeys((storage._cdata for storage in self.kept), 0)
+        self.now = self.highest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            if storage is not None and storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._gone, storage._cdata)
+        self.highest = max(self.highest, self.now)
+        return result
+
+    def _gone(self, key):
+        self.now -= self.sizes.pop(key)
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["per frame", "pooled"])
+def test_activations_stay_below_those_of_the_unet_layer_before_it(pooled):
+    """ComfyUI's memory estimate of SD1.5 covers a SpatialTransformer; a motion module that needs no more is in that estimate too."""
+    diffusers = pytest.importorskip("diffusers.models.transformers.transformer_2d")
+    spatial = diffusers.Transformer2DModel(8, 40, 320, norm_num_groups=32, cross_attention_dim=768).requires_grad_(False)
+    temporal = TemporalTransformer(320, torch.nn).requires_grad_(False)
+    x, context = torch.randn(2 * 16, 320, 16, 16), torch.randn(2 * 16, 77, 768)
+    peaks = []
+    for run in (lambda: spatial(x, context).sample, lambda: temporal(x, 16, pooled_norm=pooled)):
+        with Peak([x, context, *spatial.parameters(), *temporal.parameters()]) as peak:
+            run()
+        peaks.append(peak.highest / x.nbytes)
+    assert peaks[1] <= peaks[0] * 1.02, peaks
+    assert peaks[1] <= 21  # in multiples of x

@@ -84,6 +84,10 @@ class Server:
     def log(self):
         return self.log_path.read_text(errors="replace")
 
+    @property
+    def startup_log(self):
+        return self.log.partition("got prompt")[0]
+
     def _wait_until_ready(self):
         for _ in range(START_SECONDS * 4):
             if self.process.poll() is not None:

@@ -18,7 +18,7 @@ def test_object_info_lists_every_node_and_nothing_else_of_ours(info):
 
 
 def test_the_pack_loads_without_a_warning(comfy, info):
-    lines = [line for line in comfy.log.splitlines() if "animatediff" in line.lower()]
+    lines = [line for line in comfy.startup_log.splitlines() if "animatediff" in line.lower()]
     assert lines and not [line for line in lines if re.search("warn|error|failed|traceback", line, re.IGNORECASE)]
 
 

@@ -36,13 +36,13 @@ class UNet:
             "context_dim": options["context"], "num_heads": 8, "num_head_channels": -1, "use_linear_in_transformer": False,
             "adm_in_channels": None, "use_spatial_transformer": True, "legacy": False, "dtype": getattr(torch, options.get("dtype", "float32")),
         }  # fmt: skip
-        kind = getattr(comfy.supported_models, options.get("kind", "SD15"))
-        model_config = kind(config)
+        model_config = comfy.supported_models.SD15(config)
         model_config.manual_cast_dtype = getattr(torch, options["manual_cast"]) if "manual_cast" in options else None
         model = comfy.model_base.BaseModel(model_config, device="cpu")
         weights = comfy.utils.load_torch_file(path)
         names = comfy.utils.unet_to_diffusers(config)
         model.diffusion_model.load_state_dict({ldm: weights[name] for name, ldm in names.items() if name in weights}, strict=True)
+        model.model_config = getattr(comfy.supported_models, options.get("kind", "SD15"))(config)
         device, offload = comfy.model_management.get_torch_device(), comfy.model_management.unet_offload_device()
         return (comfy.model_patcher.CoreModelPatcher(model, device, offload),)
 
