@@ -113,12 +113,12 @@ class TurboGuider(comfy.samplers.CFGGuider):
         self.set_cfg(guidance)
         self.remaining = guidance_steps
 
-    def predict_noise(self, x, timestep, model_options={}, seed=None):
+    def predict_noise(self, x, timestep, model_options=None, seed=None):
         """ComfyUI's, with guidance 1 once the guided steps are over."""
         if self.remaining == 0:
             self.set_cfg(1.0)
         self.remaining -= 1
-        return super().predict_noise(x, timestep, model_options, seed)
+        return super().predict_noise(x, timestep, model_options or {}, seed)
 
 
 def register_folder() -> None:
@@ -164,8 +164,8 @@ def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter
     clone.set_additional_models(KEY, [patcher.clone()])
     clone.set_model_forward_timestep_embed_patch((SpatialTransformer, motion.after_attention))
     clone.set_model_forward_timestep_embed_patch((ResBlock, motion.after_resblock))
-    predicts_v = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
-    clone.add_object_patch("model_sampling", (TurboVPrediction if predicts_v else TurboEPS)(adapter.recipe.adapter))
+    velocity = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
+    clone.add_object_patch("model_sampling", (TurboVPrediction if velocity else TurboEPS)(adapter.recipe.adapter))
     clone.set_attachments(KEY, adapter.recipe)
     return clone
 
@@ -267,17 +267,16 @@ def sample(model, positive, negative, latent: dict, seed: int, sigmas: torch.Ten
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial"))
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     callback = latent_preview.prepare_callback(model, len(sigmas) - 1)
-    result = guider.sample(
-        noise, samples, sampler(adapter), sigmas, latent.get("noise_mask"), callback, not comfy.utils.PROGRESS_BAR_ENABLED, seed
-    )
+    quiet = not comfy.utils.PROGRESS_BAR_ENABLED
+    result = guider.sample(noise, samples, sampler(adapter), sigmas, latent.get("noise_mask"), callback, quiet, seed)
     kept = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
     return kept | {"samples": result.to(comfy.model_management.intermediate_device())}
 
 
 def empty_latent(width: int, height: int, frames: int) -> dict:
     """Zeros of (frames, 4, height // 8, width // 8)."""
-    samples = torch.zeros(frames, 4, height // 8, width // 8, device=comfy.model_management.intermediate_device())
-    return {"samples": samples, "downscale_ratio_spacial": 8}
+    device = comfy.model_management.intermediate_device()
+    return {"samples": torch.zeros(frames, 4, height // 8, width // 8, device=device), "downscale_ratio_spacial": 8}
 
 
 def show(text: str, hidden) -> None:

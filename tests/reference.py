@@ -36,7 +36,7 @@ def group_norm(weights, name, x, over):
 def attention(weights, name, x, heads=8):
     """x: (n, f, c)."""
     n, f, c = x.shape
-    split = lambda y: y.reshape(n, f, heads, c // heads).transpose(1, 2)  # noqa: E731
+    split = lambda y: y.reshape(n, f, heads, c // heads).transpose(1, 2)
     q, k, v = (split(linear(weights, f"{name}.to_{letter}", x)) for letter in "qkv")
     scores = (q @ k.transpose(-1, -2)) * (c // heads) ** -0.5
     return linear(weights, f"{name}.to_out.0", (scores.softmax(-1) @ v).transpose(1, 2).reshape(n, f, c))

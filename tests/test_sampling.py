@@ -82,7 +82,11 @@ def test_a_split_lcm_schedule_equals_the_whole():
     sigmas = schedule.sigmas(row, 4)
     x = torch.randn(SHAPE, generator=torch.manual_seed(0)) * sigmas[0]
     noises = [torch.randn(SHAPE, generator=torch.manual_seed(i)) for i in range(4)]
-    draw = lambda: (lambda stock: lambda sigma, sigma_next: next(stock))(iter(noises))  # noqa: E731
+
+    def draw():
+        stock = iter(noises)
+        return lambda sigma, sigma_next: next(stock)
+
     whole = sampling.sample_lcm(Denoiser(row), x, sigmas, noise_sampler=draw())
     sampler = draw()
     first = sampling.sample_lcm(Denoiser(row), x, sigmas[:3], noise_sampler=sampler)

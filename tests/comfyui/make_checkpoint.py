@@ -10,16 +10,16 @@ sys.path.insert(0, "")
 OUT, *WIDTHS = sys.argv[1:]
 sys.argv = ["main.py", "--cpu"]
 
-import comfy.options  # noqa: E402
+import comfy.options
 
 comfy.options.enable_args_parsing()
 
-import comfy.ldm.models.autoencoder  # noqa: E402
-import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel  # noqa: E402
-import comfy.ops  # noqa: E402
-import comfy.sd1_clip  # noqa: E402
-import torch  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
+import comfy.ldm.models.autoencoder
+import comfy.ops
+import comfy.sd1_clip
+import torch
+from comfy.ldm.modules.diffusionmodules import openaimodel
+from safetensors.torch import save_file
 
 widths = [int(width) for width in WIDTHS]
 unet = openaimodel.UNetModel(
