@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,9 +119,7 @@ def _verify(path: Path, found: Mapping[str, torch.Size]) -> Layout:
     """The layout that names and shapes tell, after every one of them was compared with it."""
     levels = {name.split(".")[1] for name in found if name.startswith("down_blocks.")}
     if levels != {str(level) for level in range(LEVELS)}:
-        raise CheckpointError(
-            path, f"has motion modules in {len(levels)} down blocks, where an SD1.5 adapter has {LEVELS}; choose another file"
-        )
+        raise CheckpointError(path, f"has motion modules in {len(levels)} down blocks, where an SD1.5 adapter has {LEVELS}; choose another file")
     norms = [f"down_blocks.{level}.motion_modules.0.norm.weight" for level in range(LEVELS)]
     if missing := [name for name in norms if name not in found]:
         raise CheckpointError(path, f"lacks {missing[0]}; download it again")
@@ -132,16 +131,10 @@ def _verify(path: Path, found: Mapping[str, torch.Size]) -> Layout:
     expected = shapes(layout)
     problems = [f"{name} is missing" for name in expected if name not in found]
     problems += [f"{name} is unknown" for name in found if name not in expected]
-    problems += [
-        f"{name} is {tuple(found[name])} instead of {tuple(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
+    problems += [f"{name} is {tuple(found[name])} instead of {tuple(shape)}" for name, shape in expected.items() if name in found and found[name] != shape]
     if problems:
         count = f"{len(problems)} of its {len(expected)} tensors" if len(problems) > 1 else "one tensor"
-        raise CheckpointError(
-            path, f"differs from a motion adapter in {count}, for instance {problems[0]}; download it again or choose another file"
-        )
+        raise CheckpointError(path, f"differs from a motion adapter in {count}, for instance {problems[0]}; download it again or choose another file")
     return layout
 
 
@@ -160,10 +153,9 @@ def _positions(path: Path, tensors: Tensors, layout: Layout) -> int | None:
     if not stored:
         return None
     widths = dict(zip(names(layout), layout.channels(), strict=True))
-    if set(stored.values()) != set(widths):
-        raise CheckpointError(
-            path, f"has positional encodings for {len(set(stored.values()))} motion modules instead of {len(widths)}; download it again"
-        )
+    counts = Counter(stored.values())
+    if counts.keys() != widths.keys() or len(set(counts.values())) > 1:
+        raise CheckpointError(path, "has a positional encoding in some motion modules and lacks it in others; download it again")
     lengths = {shape[1] if len(shape) == 3 and shape[0] == 1 else 0 for shape in map(tensors.shapes.__getitem__, stored)}
     frames = lengths.pop()
     if lengths or not 0 < frames <= MAX_POSITIONS:

@@ -1,6 +1,5 @@
 """Opens .safetensors and torch files as mapped tensors without trusting a byte of them."""
 
-import math
 import struct
 import zipfile
 from collections.abc import Callable, Mapping
@@ -22,7 +21,6 @@ UNREADABLE = (
 # Bytes that describe tensors, in a header, a zip's contents or a pickle; a whole UNet with motion needs a tenth of it.
 # It bounds memory, since what is described here becomes objects that are larger than their description.
 MAX_DESCRIPTION = 4 * 2**20
-MAX_DIMENSIONS = 8
 
 _BEGINNINGS = (
     (b"version https://git-lfs", "is a Git LFS pointer, not the file itself; download the file from its page"),
@@ -30,15 +28,17 @@ _BEGINNINGS = (
     (b"\x80", "is a pickle from before torch 1.6, which can't be read safely; use a .safetensors version of it"),
 )
 _TOO_LARGE = "describes far more than a motion adapter; choose another file"
-_END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
-_LOCAL_HEADER = 30
+_ENTRY, _END, _END64, _LOCATOR64 = b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 
 
 class CheckpointError(ValueError):
     """A file that can't be used. The message is one sentence: the file, what it is, what to do."""
 
     def __init__(self, path: Path, what: str):
-        super().__init__(f"{path.name or path} {what}.")
+        # a hostile file's keys may be endless or hold control characters
+        short = what if len(what) <= 400 else f"{what[:200]}~{what[-200:]}"
+        printable = "".join(letter if letter.isprintable() else "_" for letter in short)
+        super().__init__(f"{path.name or path} {printable}.")
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,17 @@ def open_tensors(path: Path) -> Tensors:
             beginning = file.read(32)
     except OSError as error:
         raise CheckpointError(path, f"can't be read ({error.strerror}); check its permissions") from error
-    for magic, sentence in _BEGINNINGS:
-        if beginning.lstrip(b"\xef\xbb\xbf\t\r\n ").startswith(magic):
-            raise CheckpointError(path, sentence)
-    if beginning.startswith(b"PK\x03\x04"):
+    if beginning.startswith(_ENTRY):
+        if path.suffix.lower() == ".safetensors":  # torch.load goes by this ending
+            raise CheckpointError(path, "is a torch file with the ending of another kind; rename it to .ckpt")
         return _torch_zip(path, size)
     if beginning[8:9] == b"{":
         return _safetensors(path, int.from_bytes(beginning[:8], "little"))
-    raise CheckpointError(
-        path, f"({size} bytes) is neither a .safetensors nor a torch file; download it again" if size else "is empty; download it again"
-    )
+    # after the formats, whose first bytes are a length and can be anything
+    for magic, sentence in _BEGINNINGS:
+        if beginning.lstrip(b"\xef\xbb\xbf\t\r\n ").startswith(magic):
+            raise CheckpointError(path, sentence)
+    raise CheckpointError(path, f"({size} bytes) is neither a .safetensors nor a torch file; download it again" if size else "is empty; download it again")
 
 
 def _safetensors(path: Path, header: int) -> Tensors:
@@ -98,43 +99,37 @@ def _safetensors(path: Path, header: int) -> Tensors:
 
 def _torch_zip(path: Path, size: int) -> Tensors:
     try:
-        pickle, entries = _unzip(path, size)
-        described = _unwrap(path, pickles.interpret(pickle))
-        mapped = torch.UntypedStorage.from_file(str(path), False, size)
-        tensors = {
-            key: _tensor(path, key, stored, mapped[entries[stored.storage.entry]])
-            for key, stored in described.items()
-            if isinstance(stored, pickles.StoredTensor)
-        }
+        pickles.inspect(_pickle(path, size))
+        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except CheckpointError:
         raise
     except pickles.Forbidden as error:
         raise CheckpointError(path, f"{error}; use a .safetensors version") from error
     except UNREADABLE as error:
         raise CheckpointError(path, "is a truncated or broken torch file; download it again or use a .safetensors version") from error
+    tensors = {key: value.detach() for key, value in _unwrap(path, content).items() if isinstance(key, str) and isinstance(value, Tensor)}
+    for key, tensor in tensors.items():
+        _check_storage(path, key, tensor)
     if sum(tensor.nbytes for tensor in tensors.values()) > size:
         raise CheckpointError(path, "describes more numbers than it holds; do not use it")
     return Tensors({key: tensor.shape for key, tensor in tensors.items()}, tensors.__getitem__)
 
 
-def _unzip(path: Path, size: int) -> tuple[bytes, dict[str, slice]]:
-    """The pickle that torch.save wrote, and the place in the file of each storage that it refers to."""
+def _pickle(path: Path, size: int) -> bytes:
+    """The pickle of a zip that grows in no way when it is unpacked."""
     with path.open("rb") as file:
         if _contents_size(file, size) > MAX_DESCRIPTION:
             raise CheckpointError(path, _TOO_LARGE)
         with zipfile.ZipFile(file) as archive:
-            places = _places(path, file, size, archive.infolist())
-            pickle = [name for name in places if name.endswith("/data.pkl")]
-            if len(pickle) != 1:
+            entries = archive.infolist()
+            _check_entries(path, file, size, entries)
+            # torch looks names up without regard to case
+            found = [entry for entry in entries if entry.filename.lower().endswith("data.pkl")]
+            if len(found) != 1:
                 raise CheckpointError(path, "is a zip, but not one that torch.save wrote; unpack it if a model is inside")
-            folder = pickle[0].removesuffix("data.pkl")
-            if places[pickle[0]].stop - places[pickle[0]].start > MAX_DESCRIPTION:
+            if found[0].file_size > MAX_DESCRIPTION:
                 raise CheckpointError(path, _TOO_LARGE)
-            byteorder = f"{folder}byteorder"
-            if byteorder in places and archive.read(byteorder) != b"little":
-                raise CheckpointError(path, "was written on a big-endian machine; use a .safetensors version")
-            data = f"{folder}data/"
-            return archive.read(pickle[0]), {name.removeprefix(data): place for name, place in places.items() if name.startswith(data)}
+            return archive.read(found[0])
 
 
 def _contents_size(file: BinaryIO, size: int) -> int:
@@ -143,50 +138,46 @@ def _contents_size(file: BinaryIO, size: int) -> int:
     tail = file.read().rjust(98, b"\0")
     if tail[76:80] != _END:
         raise zipfile.BadZipFile("the end record is not where it belongs")
+    contents = struct.unpack("<L", tail[88:92])[0]
     if tail[56:60] != _LOCATOR64:
-        return struct.unpack("<L", tail[88:92])[0]
-    if tail[:4] != _END64 or struct.unpack("<Q", tail[64:72])[0] != size - 98:
-        raise zipfile.BadZipFile("the 64 bit end record is not where it belongs")
-    return struct.unpack("<Q", tail[40:48])[0]
+        return contents
+    contents64, place64 = struct.unpack("<40xQ16xQ", tail[:72])
+    if tail[:4] != _END64 or place64 != size - 98 or contents not in (contents64, 0xFFFFFFFF):
+        raise zipfile.BadZipFile("the 64 bit end record contradicts the other")
+    return contents64
 
 
-def _places(path: Path, file: BinaryIO, size: int, entries: list[zipfile.ZipInfo]) -> dict[str, slice]:
-    """Where in the file the bytes of each entry are."""
+def _check_entries(path: Path, file: BinaryIO, size: int, entries: list[zipfile.ZipInfo]) -> None:
     if any(entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size for entry in entries):
-        raise CheckpointError(
-            path, "is a compressed zip, which torch never writes; unpack it if a model is inside, else use a .safetensors version"
-        )
-    places, end = {}, 0
+        raise CheckpointError(path, "is a compressed zip, which torch never writes; unpack it if a model is inside, else use a .safetensors version")
+    end, seen = 0, set()
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         file.seek(entry.header_offset)
-        name, extra = struct.unpack("<HH", file.read(_LOCAL_HEADER)[26:])
-        start = entry.header_offset + _LOCAL_HEADER + name + extra
-        if entry.header_offset < end or start + entry.file_size > size or entry.filename in places:
+        magic, name, extra = struct.unpack("<4s22xHH", file.read(30))
+        start = entry.header_offset + 30 + name + extra
+        if magic != _ENTRY or entry.header_offset < end or start + entry.file_size > size or entry.filename in seen:
             raise CheckpointError(path, "has entries that overlap, repeat or reach beyond its end; do not use it")
         end = start + entry.file_size
-        places[entry.filename] = slice(start, end)
-    return places
+        seen.add(entry.filename)
 
 
-def _unwrap(path: Path, content: object) -> dict:
+def _unwrap(path: Path, content: object) -> Mapping:
     """The innermost dict of tensors: `{"state_dict": {...}}`, `{"epoch": 1, "state_dict": {...}}`, `{"anything": {...}}`."""
     for _ in range(4):
-        if not isinstance(content, dict):
+        if not isinstance(content, Mapping):
             raise CheckpointError(path, "is a torch file without named tensors; choose a motion adapter")
         inner = content.get("state_dict", next(iter(content.values())) if len(content) == 1 else None)
-        if not isinstance(inner, dict):
+        if not isinstance(inner, Mapping):
             return content
         content = inner
     return content
 
 
-def _tensor(path: Path, key: str, stored: pickles.StoredTensor, storage: torch.UntypedStorage) -> Tensor:
-    """The mapped tensor of a description, which must use every number of its storage once."""
-    dtype, bytes_ = stored.storage.dtype, storage.nbytes()
-    count = math.prod(stored.shape) if len(stored.shape) <= MAX_DIMENSIONS else 0
-    if stored.offset != 0 or count != stored.storage.length or count * dtype.itemsize != bytes_:
+def _check_storage(path: Path, key: str, tensor: Tensor) -> None:
+    """A tensor must be plain numbers and use every byte of its storage once."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise CheckpointError(path, f"holds {key} in a form other than plain numbers; use a .safetensors version")
+    if tensor.storage_offset() != 0 or tensor.untyped_storage().nbytes() != tensor.numel() * tensor.itemsize:
         raise CheckpointError(path, f"holds {key}, whose shape does not match its bytes; download it again or use a .safetensors version")
-    tensor = torch.empty(0, dtype=dtype).set_(storage, 0, stored.shape, stored.stride)
     if not tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True)).is_contiguous():
         raise CheckpointError(path, f"holds {key}, whose elements share their bytes; use a .safetensors version")
-    return tensor

@@ -1,8 +1,10 @@
 """Every published form of a motion adapter loads to the same tensors, mapped from the file."""
 
+import functools
 import json
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -14,8 +16,9 @@ from safetensors.torch import save_file
 from animatediff_turbo.motion_modules import checkpoint, config, convert
 from animatediff_turbo.motion_modules.config import Layout
 
-SMALL = Layout((32, 64, 32, 64), 2, True)
-WITHOUT_MID = Layout((32, 64, 32, 64), 2, False)
+SMALL = Layout((32, 64, 32, 64), 1, True)
+WITHOUT_MID = Layout((32, 64, 32, 64), 1, False)
+motion_weights = functools.cache(stacks.motion_weights)
 PE, ENCODING = ".pos_encoder.pe", ".pos_encoder.pos_encoding"
 CONFIG = {"motion_module_type": "Vanilla", "zero_initialize": True, "frames": [16, 24], "rate": 0.5, "none": None, "size": (8, 8)}
 
@@ -76,7 +79,7 @@ NESTED = {
     "A, two levels": (lambda w: {"checkpoint": {"state_dict": original(w)}}, 32),
     "A, animatediff_config beside the tensors": (lambda w: original(w) | {"animatediff_config": CONFIG}, 32),
     "A, animatediff_config beside state_dict": (lambda w: {"state_dict": original(w), "animatediff_config": CONFIG, "epoch": 1}, 32),
-    "A, bytes, dates and large numbers": (lambda w: original(w) | {"hash": b"\x00\xff", "date": "2024", "seed": 2**60, 7: "seven"}, 32),
+    "A, dates and large numbers": (lambda w: original(w) | {"date": "2024", "seed": 2**60, 7: "seven"}, 32),
     "A, a module's state_dict with parameters": (lambda w: parameters(original(w)), 32),
 }
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -98,12 +101,9 @@ def assert_same(found, weights, layout, positions):
 
 
 @pytest.mark.parametrize("layout", [SMALL, WITHOUT_MID], ids=["mid block", "no mid block"])
-@pytest.mark.parametrize("form", FLAT | NESTED)
-@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-def test_every_form_loads_to_the_same_tensors(tmp_path, form, suffix, layout):
-    if suffix == ".safetensors" and form in NESTED:
-        suffix = ".pt"
-    weights = stacks.motion_weights(layout)
+@pytest.mark.parametrize("suffix, form", [(".safetensors", form) for form in FLAT] + [(".ckpt", form) for form in FLAT | NESTED])
+def test_every_form_loads_to_the_same_tensors(tmp_path, suffix, form, layout):
+    weights = motion_weights(layout)
     content, positions = (FLAT | NESTED)[form]
     assert_same(checkpoint.load(write(tmp_path / f"adapter{suffix}", content(weights))), weights, layout, positions)
 
@@ -112,35 +112,34 @@ def test_every_form_loads_to_the_same_tensors(tmp_path, form, suffix, layout):
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 @pytest.mark.parametrize("content", [original, diffusers])
 def test_every_dtype_loads_as_it_is_stored(tmp_path, dtype, suffix, content):
-    weights = stacks.motion_weights(SMALL, dtype=dtype)
+    weights = motion_weights(SMALL, dtype=dtype)
     assert_same(checkpoint.load(write(tmp_path / f"adapter{suffix}", content(weights))), weights, SMALL, 32)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 def test_other_widths_and_layers_load(tmp_path, layers):
     layout = Layout((32, 32, 96, 32), layers, True)
-    weights = stacks.motion_weights(layout)
+    weights = motion_weights(layout)
     assert_same(checkpoint.load(write(tmp_path / "tiny.safetensors", diffusers(weights))), weights, layout, 32)
 
 
 def test_the_content_decides_and_not_the_extension(tmp_path):
-    weights = stacks.motion_weights(SMALL)
+    weights = motion_weights(SMALL)
     write(tmp_path / "a.safetensors", original(weights)).rename(tmp_path / "a.ckpt")
     write(tmp_path / "b.ckpt", original(weights)).rename(tmp_path / "b.safetensors")
     assert_same(checkpoint.load(tmp_path / "a.ckpt"), weights, SMALL, 32)
-    assert_same(checkpoint.load(str(tmp_path / "b.safetensors")), weights, SMALL, 32)
+    with pytest.raises(checkpoint.CheckpointError, match="b.safetensors is a torch file with the ending of another kind; rename it to .ckpt"):
+        checkpoint.load(tmp_path / "b.safetensors")
 
 
 def test_tensors_saved_transposed_keep_their_values(tmp_path):
-    weights = stacks.motion_weights(SMALL)
+    weights = motion_weights(SMALL)
     content = {key: tensor.t().contiguous().t() if tensor.dim() == 2 else tensor for key, tensor in original(weights).items()}
     assert_same(checkpoint.load(write(tmp_path / "adapter.ckpt", content)), weights, SMALL, 32)
 
 
 def test_a_zip_written_by_another_program_loads(tmp_path):
-    import zipfile
-
-    weights = stacks.motion_weights(SMALL)
+    weights = motion_weights(SMALL)
     with zipfile.ZipFile(write(tmp_path / "a.ckpt", original(weights))) as source, zipfile.ZipFile(tmp_path / "b.ckpt", "w") as copy:
         for name in source.namelist():
             copy.writestr(name, source.read(name))
@@ -149,12 +148,12 @@ def test_a_zip_written_by_another_program_loads(tmp_path):
 
 def test_one_line_is_logged_per_adapter(tmp_path, caplog):
     with caplog.at_level("INFO"):
-        checkpoint.load(write(tmp_path / "adapter.ckpt", unet(original(stacks.motion_weights(SMALL)))))
-    assert [record.getMessage() for record in caplog.records] == ["adapter.ckpt: 546 of its 596 tensors are a motion module."]
+        checkpoint.load(write(tmp_path / "adapter.ckpt", unet(original(motion_weights(SMALL)))))
+    assert [record.getMessage() for record in caplog.records] == ["adapter.ckpt: 338 of its 372 tensors are a motion module."]
 
 
 def test_the_loaded_form_decides_the_family(tmp_path):
-    weights = stacks.motion_weights(WITHOUT_MID)
+    weights = motion_weights(WITHOUT_MID)
     for positions, family in ((24, "AnimateDiff v1"), (32, "AnimateDiff v3")):
         found = checkpoint.load(write(tmp_path / "mm.ckpt", original(weights, positions)))
         assert config.identify("mm.ckpt", found.layout, found.positions)[0].name == family
@@ -162,7 +161,7 @@ def test_the_loaded_form_decides_the_family(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 def test_build_shares_the_mapped_tensors_and_casts_on_demand(tmp_path, suffix):
-    weights = stacks.motion_weights(SMALL, dtype=torch.float16)
+    weights = motion_weights(SMALL, dtype=torch.float16)
     found = checkpoint.load(write(tmp_path / f"adapter{suffix}", original(weights)))
     model = found.build()
     parameters = dict(model.named_parameters())
@@ -174,7 +173,7 @@ def test_build_shares_the_mapped_tensors_and_casts_on_demand(tmp_path, suffix):
 
 
 def test_build_writes_nothing_into_the_file(tmp_path):
-    path = write(tmp_path / "adapter.ckpt", original(stacks.motion_weights(SMALL)))
+    path = write(tmp_path / "adapter.ckpt", original(motion_weights(SMALL)))
     before = path.read_bytes()
     model = checkpoint.load(path).build()
     for parameter in model.parameters():
@@ -182,19 +181,21 @@ def test_build_writes_nothing_into_the_file(tmp_path):
     assert path.read_bytes() == before
 
 
+# VmHWM, not ru_maxrss: that one starts at the parent's size, which hides what is smaller.
 MEMORY = """
-import json, resource, sys
-import torch
+import json, sys
 from animatediff_turbo.motion_modules import checkpoint
 
-def anonymous():
+def resident(name):
     with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssAnon"))
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(name))
 
 checkpoint.load(sys.argv[1]).build()
-peak, private = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, anonymous()
+with open("/proc/self/clear_refs", "w") as peak:
+    peak.write("5")
+whole, private = resident("VmRSS"), resident("RssAnon")
 model = checkpoint.load(sys.argv[2]).build()
-print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - peak, anonymous() - private]))
+print(json.dumps([resident("VmHWM") - whole, resident("RssAnon") - private]))
 """
 
 
@@ -202,8 +203,8 @@ print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - pe
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
 def test_loading_maps_the_file_and_copies_nothing(tmp_path, suffix):
     layout = Layout((320, 320, 320, 320), 1, True)
-    warm = write(tmp_path / f"warm{suffix}", original(stacks.motion_weights(SMALL)))
-    path = write(tmp_path / f"adapter{suffix}", original(stacks.motion_weights(layout, dtype=torch.float16)))
+    warm = write(tmp_path / f"warm{suffix}", original(motion_weights(SMALL)))
+    path = write(tmp_path / f"adapter{suffix}", original(motion_weights(layout, dtype=torch.float16)))
     size = path.stat().st_size
     assert size > 50e6
     package = Path(checkpoint.__file__).parents[1]
@@ -213,5 +214,5 @@ def test_loading_maps_the_file_and_copies_nothing(tmp_path, suffix):
     (root / "animatediff_turbo").symlink_to(package)
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     peak, private = json.loads(result.stdout)
-    assert peak <= 2 * size
+    assert 0.5 * size < peak <= 2 * size
     assert private <= 0.2 * size

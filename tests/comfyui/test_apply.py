@@ -1,6 +1,7 @@
 """Apply Motion Adapter leaves the MODEL alone, lives under ComfyUI's memory management, and refuses what it can't do."""
 
 import json
+import os
 
 import narrow
 import pytest
@@ -169,16 +170,49 @@ def test_impossible_graphs_are_refused_with_one_sentence(comfy, stack, tmp_path)
     assert "is made for a UNet of widths [64, 128, 256]" in refusal(comfy, sampled(stack_graph(stack, "wide_v2.safetensors", FAMILY)))
 
 
+def others(motion):
+    """Files that are not motion adapters for SD1.5, by name: tensors, and what their sentence must say."""
+    one = {"weight": torch.ones(2)}
+    return {
+        "sdxl": ({key: value for key, value in motion.items() if "blocks.3" not in key}, "is a motion module for SDXL; use one for SD1.5"),
+        "hotshot": ({"down_blocks.0.temporal_attentions.0.weight": torch.ones(2)}, "is HotShotXL, a motion module for SDXL; use one for SD1.5"),
+        "sparsectrl": (motion | {"controlnet_cond_embedding.conv_in.weight": torch.ones(2)}, "is a SparseCtrl ControlNet"),
+        "motion_lora": ({"down_blocks.0.motion_modules.0.attn1.to_q_lora.down.weight": torch.ones(2)}, "is a motion LoRA, not a motion adapter"),
+        "lora": ({"lora_unet_conv.lora_down.weight": torch.ones(2)}, "is a LoRA, not a motion adapter"),
+        "i2v": (motion | {"img_encoder.weight": torch.ones(2)}, "is AnimateLCM-I2V"),
+        "pia": (motion | {"conv_in.weight": torch.ones(4, 9, 3, 3)}, "is PIA"),
+        "nothing": (one, "is not a motion adapter, none of its tensors belongs to one"),
+        "nan": (motion | {key: value * float("nan") for key, value in motion.items() if key.endswith("proj_in.bias")}, "NaN or infinite values"),
+    }
+
+
 def test_refused_files_and_families_show_their_sentence(comfy, stack):  # noqa: F811
     folder = comfy.base / "models" / "animatediff_models"
     motion = convert.to_original(narrow.motion_state_dict(stack.unet))
+    for name, (tensors, sentence) in others(motion).items():
+        save_file(tensors, folder / f"{name}.safetensors")
+        error = refusal(comfy, sampled(stack_graph(stack, f"{name}.safetensors")))
+        assert error.startswith(f"{name}.safetensors ") and sentence in error and error.count(". ") == 0, error
     save_file(motion, folder / "animatediff_lightning.safetensors")
     assert "choose the family by hand" in refusal(comfy, sampled(stack_graph(stack, "animatediff_lightning.safetensors")))
     assert "has a mid block but AnimateDiff v3 files have none" in refusal(comfy, sampled(stack_graph(stack, FILE, "AnimateDiff v3")))
-    save_file({"unet.conv.lora_down.weight": torch.ones(2)}, folder / "lora.safetensors")
-    assert "is a LoRA, not a motion adapter" in refusal(comfy, sampled(stack_graph(stack, "lora.safetensors")))
+
+
+def test_truncated_and_hostile_files_are_refused_and_run_nothing(comfy, stack, tmp_path):  # noqa: F811
+    folder, marker = comfy.base / "models" / "animatediff_models", tmp_path / "marker"
+    whole = (folder / FILE).read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
+
+    class Hostile:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    torch.save({"state_dict": {"down_blocks.0.motion_modules.0.norm.weight": torch.ones(32), "x": Hostile()}}, folder / "hostile.ckpt")
     (folder / "broken.ckpt").write_bytes(b"PK\x03\x04broken")
-    assert "broken.ckpt" in refusal(comfy, sampled(stack_graph(stack, "broken.ckpt")))
+    for name, words in {"cut.safetensors": "truncated", "hostile.ckpt": "could run code", "broken.ckpt": "truncated or broken"}.items():
+        error = refusal(comfy, sampled(stack_graph(stack, name)))
+        assert error.startswith(f"{name} ") and words in error, error
+    assert not marker.exists()
 
 
 def test_what_was_found_in_a_file_is_shown(comfy, stack):  # noqa: F811

@@ -51,3 +51,12 @@ def test_defaults_are_the_ones_of_the_endpoint(info):
 def test_the_loader_offers_published_families(info):
     family = info["AnimateDiffTurbo_LoadMotionAdapter"]["input"]["required"]["family"]
     assert family[1]["default"] == "auto" and "AnimateLCM" in family[1]["options"]
+
+
+def test_the_loader_lists_model_files_only(comfy, info):
+    folder = comfy.base / "models" / "animatediff_models"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("listed.safetensors", "listed.ckpt", "listed.pt", "notes.txt"):
+        (folder / name).touch()
+    files = comfy.get("/object_info/AnimateDiffTurbo_LoadMotionAdapter")["AnimateDiffTurbo_LoadMotionAdapter"]["input"]["required"]["file"][1]["options"]
+    assert {"listed.safetensors", "listed.ckpt", "listed.pt"} <= set(files) and "notes.txt" not in files
