@@ -50,4 +50,9 @@ def names(layout: Layout) -> list[str]:
 
 def shapes(layout: Layout) -> dict[str, torch.Size]:
     """Name and shape of every tensor of a layout; allocates nothing."""
-    return {name: tensor.shape for name, tensor in MotionModel(layout, device="meta").state_dict().items()}
+    widths = {
+        channels: {key: tensor.shape for key, tensor in TemporalTransformer(channels, torch.nn, device="meta").state_dict().items()}
+        for channels in set(layout.widths)
+    }
+    places = zip(names(layout), layout.channels(), strict=True)
+    return {f"{name}.{key}": shape for name, channels in places for key, shape in widths[channels].items()}
