@@ -1,6 +1,7 @@
 """Reads a motion adapter from any published file, by its content; refuses everything else with one sentence."""
 
 import logging
+import math
 import os
 import re
 from collections import Counter
@@ -142,7 +143,7 @@ def _finite(path: Path, key: str, tensor: Tensor) -> Tensor:
     if tensor.dtype not in DTYPES:
         raise CheckpointError(path, f"holds {key} as {tensor.dtype}; use a file in float16, bfloat16 or float32")
     # an extreme is NaN when any element is, and one pass over the file is all that is paid for it
-    if not all(torch.isfinite(extreme) for extreme in torch.aminmax(tensor)):
+    if not all(map(math.isfinite, torch.aminmax(tensor))):
         raise CheckpointError(path, f"has NaN or infinite values in {key}; it is broken, download it again")
     return tensor
 

@@ -179,5 +179,5 @@ def _check_storage(path: Path, key: str, tensor: Tensor) -> None:
         raise CheckpointError(path, f"holds {key} in a form other than plain numbers; use a .safetensors version")
     if tensor.storage_offset() != 0 or tensor.untyped_storage().nbytes() != tensor.numel() * tensor.itemsize:
         raise CheckpointError(path, f"holds {key}, whose shape does not match its bytes; download it again or use a .safetensors version")
-    if not tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True)).is_contiguous():
+    if not tensor.is_contiguous() and not tensor.permute(sorted(range(tensor.dim()), key=tensor.stride, reverse=True)).is_contiguous():
         raise CheckpointError(path, f"holds {key}, whose elements share their bytes; use a .safetensors version")
