@@ -34,7 +34,6 @@ class Number:
 
 
 NUM_FRAMES = Number(16, 1, 32)
-NUM_INFERENCE_STEPS = Number(8, 1, 50)
 GUIDANCE_SCALE = Number(2.0, 0.0, 20.0)
 FPS = Number(8, 1, 16)
 SIDE = Number(512, 64, 2048)

@@ -14,7 +14,6 @@ import comfy.ops
 import comfy.sample
 import comfy.samplers
 import comfy.supported_models
-import comfy.utils
 import comfyui_version
 import folder_paths
 import latent_preview
@@ -42,14 +41,6 @@ Block = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where one temporal transformer stands: behind the SpatialTransformer of a UNet block, or behind its ResBlock."""
-
-    name: str
-    after_attention: bool
-
-
-@dataclass(frozen=True)
 class Recipe:
     """What Apply Motion Adapter leaves on a MODEL for the samplers: the adapter's row, its file and its longest clip in frames."""
 
@@ -59,38 +50,50 @@ class Recipe:
 
 
 class MotionAdapter:
-    """A loaded motion adapter as it travels between nodes; owns one patcher per dtype that it was asked for."""
+    """A loaded motion adapter as it travels between nodes; owns one patcher for each dtype and device that it was asked for."""
 
     def __init__(self, checkpoint: Checkpoint, adapter: Adapter):
         self.checkpoint = checkpoint
         self.recipe = Recipe(adapter, checkpoint.path.name, checkpoint.positions or adapter.max_frames)
-        self._patchers: dict[torch.dtype, comfy.model_patcher.ModelPatcher] = {}
+        self._patchers: dict[tuple, comfy.model_patcher.ModelPatcher] = {}
 
     def patcher(self, model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
         """The motion module under ComfyUI's memory management, in the dtype in which model computes (never its fp8 weight dtype)."""
         dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
-        if dtype not in self._patchers:
-            module = self.checkpoint.build(comfy.ops.manual_cast, dtype)
-            self._patchers[dtype] = comfy.model_patcher.CoreModelPatcher(module, model.load_device, model.offload_device)
-            size = self._patchers[dtype].model_size() / 2**20
+        key = dtype, model.load_device, model.offload_device
+        if key not in self._patchers:
+            self._patchers[key] = comfy.model_patcher.CoreModelPatcher(self.checkpoint.build(comfy.ops.manual_cast, dtype), *key[1:])
+            size = self._patchers[key].model_size() / 2**20
             logger.info("%s: motion module built in %s, %.0f MiB.", self.recipe.file, str(dtype).removeprefix("torch."), size)
-        return self._patchers[dtype]
+        return self._patchers[key]
 
 
 class TurboModelSampling(comfy.model_sampling.ModelSamplingDiscrete):
-    """An adapter's own sigmas: all 1000, or the ones that an LCM was distilled on, so that `simple` picks only trained ones."""
+    """An adapter's own sigmas: all 1000, or the ones that an LCM was distilled on, so that `simple` picks only trained ones.
+
+    They are no buffers: with dynamic VRAM, ComfyUI writes saved buffers back by their path after it has exchanged the object that is
+    found there, and the tables of a MODEL with motion and of one without would get mixed (Comfy-Org/ComfyUI#16490).
+    """
 
     def __init__(self, adapter: Adapter):
         super().__init__()
-        timesteps = torch.tensor(schedule.distilled_timesteps(adapter))
-        self.set_sigmas(schedule.sigma_table(adapter.beta_schedule)[timesteps])
-        self.register_buffer("timesteps", timesteps)
+        timesteps = schedule.distilled_timesteps(adapter)
         self.skip = schedule.TRAIN_TIMESTEPS // len(timesteps)
+        self.set_sigmas(schedule.sigma_table(adapter.beta_schedule)[timesteps])
+
+    def set_sigmas(self, sigmas: torch.Tensor) -> None:
+        """Replaces the table, (timesteps,) ascending."""
+        self.sigmas, self.log_sigmas, self.copies = sigmas.float(), sigmas.log().float(), {}
+
+    def register_buffer(self, name: str, tensor: torch.Tensor | None, persistent: bool = True) -> None:
+        """Ignored: what comes here is another object's buffer."""
 
     def timestep(self, sigma: torch.Tensor) -> torch.Tensor:
-        """The nearest trained timestep of each sigma."""
-        index = super().timestep(sigma)
-        return self.timesteps.to(index.device)[index]
+        """The nearest trained timestep of each sigma; no device waits for another."""
+        if sigma.device not in self.copies:
+            self.copies[sigma.device] = self.log_sigmas.to(sigma.device)
+        nearest = (sigma.log() - self.copies[sigma.device][:, None]).abs().argmin(dim=0).view(sigma.shape)
+        return nearest * self.skip + (self.skip - 1)
 
     def sigma(self, timestep: torch.Tensor) -> torch.Tensor:
         """The sigma of each timestep, interpolated between trained ones."""
@@ -147,19 +150,16 @@ def adapter_path(file: str) -> str:
 def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter, strength: float, pooled_norm: bool = False):
     """A clone of model that runs the adapter's temporal transformers behind the UNet's layers; model stays as it was.
 
-    Args:
-        strength: 0 is bit-equal to no adapter.
-        pooled_norm: see `TemporalTransformer.branch`.
-    Raises:
-        ValueError: ComfyUI is too old, the base is not SD1.5, or the model already has motion.
+    strength and pooled_norm: see `TemporalTransformer`.
+    Raises ValueError when ComfyUI is too old, the base is not SD1.5, or the model already has motion.
     """
     _check_version()
     _check_untouched(model)
     places = _places(model, adapter.checkpoint)
     patcher = adapter.patcher(model)
     transformers = patcher.model.transformers()
-    at = {block: (transformers[place.name], place.after_attention) for block, place in places.items()}
-    motion = _Motion(at, adapter.recipe, strength, pooled_norm)
+    placed = {block: (transformers[name], after_attention) for block, (name, after_attention) in places.items()}
+    motion = _Motion(placed, adapter.recipe, strength, pooled_norm)
     clone = model.clone()
     clone.set_additional_models(KEY, [patcher.clone()])
     clone.set_model_forward_timestep_embed_patch((SpatialTransformer, motion.after_attention))
@@ -217,8 +217,8 @@ def _check_untouched(model: comfy.model_patcher.ModelPatcher) -> None:
         raise ValueError(f"{others[0].__module__} has taken over this model's layers before; connect Apply Motion Adapter in front of its node.")
 
 
-def _places(model: comfy.model_patcher.ModelPatcher, checkpoint: Checkpoint) -> dict[Block, Place]:
-    """Which temporal transformer stands behind which UNet block; raises ValueError unless every one fits its block."""
+def _places(model: comfy.model_patcher.ModelPatcher, checkpoint: Checkpoint) -> dict[Block, tuple[str, bool]]:
+    """Each UNet block's temporal transformer, and whether it stands behind the attention; raises ValueError unless all fit."""
     file, layout, config = checkpoint.path.name, checkpoint.layout, model.model.model_config
     channels = config.unet_config.get("in_channels", 4)
     if not isinstance(config, comfy.supported_models.SD15) or channels not in BASE_CHANNELS:
@@ -231,7 +231,7 @@ def _places(model: comfy.model_patcher.ModelPatcher, checkpoint: Checkpoint) -> 
             f"{sorted(set(found))} in {len(found)}; use an adapter made for this model."
         )
     attention = [any(isinstance(layer, SpatialTransformer) for layer in block) for block in blocks.values()]
-    return {block: Place(*place) for block, *place in zip(blocks, names(layout), attention, strict=True)}
+    return dict(zip(blocks, zip(names(layout), attention, strict=True), strict=True))
 
 
 def _blocks(unet: torch.nn.Module, mid_block: bool) -> dict[Block, torch.nn.Module]:
@@ -256,27 +256,25 @@ def sampler(adapter: Adapter) -> comfy.samplers.KSAMPLER:
 
 
 def sample(model, positive, negative, latent: dict, seed: int, sigmas: torch.Tensor, guidance: float, guidance_steps: int) -> dict:
-    """Samples latent, (f, 4, h / 8, w / 8), with the adapter's sampler: live preview, progress and interrupt as in ComfyUI's own.
-
-    Args:
-        sigmas: (steps + 1,). guidance: below 1 counts as 1. guidance_steps: 0 for all.
-    """
+    """Samples latent, (f, 4, h / 8, w / 8), at sigmas, (steps + 1,), with preview, progress and interrupt; guidance_steps 0 is all."""
     adapter = recipe(model).adapter
     guider = TurboGuider(model, max(1.0, guidance), guidance_steps or len(sigmas))
     guider.set_conds(positive, negative)
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial"))
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
     callback = latent_preview.prepare_callback(model, len(sigmas) - 1)
-    quiet = not comfy.utils.PROGRESS_BAR_ENABLED
-    result = guider.sample(noise, samples, sampler(adapter), sigmas, latent.get("noise_mask"), callback, quiet, seed)
+    result = guider.sample(noise, samples, sampler(adapter), sigmas, latent.get("noise_mask"), callback, seed=seed)
     kept = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
-    return kept | {"samples": result.to(comfy.model_management.intermediate_device())}
+    return kept | {"samples": result.to(**_between_nodes())}
+
+
+def _between_nodes() -> dict:
+    return {"device": comfy.model_management.intermediate_device(), "dtype": comfy.model_management.intermediate_dtype()}
 
 
 def empty_latent(width: int, height: int, frames: int) -> dict:
     """Zeros of (frames, 4, height // 8, width // 8)."""
-    device = comfy.model_management.intermediate_device()
-    return {"samples": torch.zeros(frames, 4, height // 8, width // 8, device=device), "downscale_ratio_spacial": 8}
+    return {"samples": torch.zeros(frames, 4, height // 8, width // 8, **_between_nodes()), "downscale_ratio_spacial": 8}
 
 
 def show(text: str, hidden) -> None:

@@ -26,15 +26,15 @@ class ApplyMotionAdapter(io.ComfyNode):
                     min=0.0,
                     max=2.0,
                     step=0.05,
-                    tooltip="How much of the motion is added, 0 to 2. 1 is as trained, 0 is exactly the model without motion.",
+                    tooltip="How much of the motion is added, 0 to 2. 1 is as trained; 0 adds none, only the adapter's noise schedule stays.",
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     "animated_model",
                     display_name="model",
-                    tooltip="The model with motion, the adapter's noise schedule and its recipe. For Turbo Sampler, or for KSampler with the sampler "
-                    "euler or lcm and the scheduler simple.",
+                    tooltip="The model with motion, the adapter's noise schedule and its recipe. For Turbo Sampler; with KSampler use euler (Lightning) or "
+                    "lcm (AnimateLCM) and the scheduler simple.",
                 )
             ],
         )

@@ -8,7 +8,7 @@ from . import _host
 from .types import CATEGORY
 
 MAX_FRAMES = 4096
-STEPS = "How many times the UNet runs, 1 to 100. 0 takes the adapter's own number: a Lightning file works well at its own only, AnimateLCM at 4 to 8."
+STEPS = "How many times the UNet runs, 1 to 50 (AnimateLCM (repo): 100). 0 takes the adapter's own number: a Lightning file works well at its own only, AnimateLCM at 4 to 8."
 DENOISE = "How much of the given frames is replaced, above 0 up to 1. 1 starts from noise; lower keeps more of a video given as latent and may run fewer steps."
 
 

@@ -1,13 +1,18 @@
 """Combine Video."""
 
+from pathlib import Path
+
 import torch
 from comfy_api.latest import InputImpl, Types, io, ui
 
 from .. import schema
-from ..video.encode import DEFAULT_QUALITY, FORMATS, MAX_LOOPS, encode
+from ..video.encode import DEFAULT_QUALITY, FORMATS, encode
+from ..video.errors import explain_writing
 from ..video.pictures import play_order
 from . import _host
 from .types import CATEGORY
+
+MAX_COPIES = 100
 
 
 class CombineVideo(io.ComfyNode):
@@ -40,7 +45,7 @@ class CombineVideo(io.ComfyNode):
                     "loop_count",
                     default=0,
                     min=0,
-                    max=MAX_LOOPS,
+                    max=MAX_COPIES,
                     display_name="loop count",
                     advanced=True,
                     tooltip="mp4 and webm: further copies of the clip in the file. webp: how often it plays, 0 for endlessly.",
@@ -64,10 +69,14 @@ class CombineVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, fps, format, quality, pingpong, loop_count, filename_prefix, save, audio=None) -> io.NodeOutput:
-        path, subfolder = _host.new_file(filename_prefix, FORMATS[format].suffix, save, width=images.shape[2], height=images.shape[1])
+        prefix = Path(filename_prefix)
+        if prefix.is_absolute() or ".." in prefix.parts:
+            raise ValueError(f"filename_prefix {filename_prefix} leads out of the output folder; use a name, or a folder in it and a name.")
+        with explain_writing(prefix):
+            path, subfolder = _host.new_file(filename_prefix, FORMATS[format].suffix, save, width=images.shape[2], height=images.shape[1])
         written = encode(images, path, fps, format, quality, pingpong, loop_count, audio, _host.metadata(cls.hidden))
         if format == "webp":  # PyAV can't read it back
-            frames = torch.stack(list(play_order(images, pingpong, 0)))
+            frames = torch.stack(list(play_order(images, True, 0))) if pingpong else images
             video = InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=written.fps))
         else:
             video = InputImpl.VideoFromFile(str(written.path))

@@ -5,6 +5,7 @@ import stacks
 import torch
 from diffusers import EulerDiscreteScheduler, LCMScheduler
 from test_schedule import BETAS
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from animatediff_turbo.motion_modules import sampling, schedule
 from animatediff_turbo.motion_modules.config import ADAPTERS
@@ -105,3 +106,24 @@ def test_seeded_noise_repeats_and_differs_from_the_starting_noise():
 def test_no_steps_change_nothing(sampler):
     x = torch.ones(SHAPE)
     assert torch.equal(sampler(None, x, torch.tensor([1.0])), x)
+
+
+class Syncs(TorchDispatchMode):
+    """Counts the reads of a single number, for each of which a GPU's queue has to run empty."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("sampler", sampling.SAMPLERS.values())
+def test_steps_wait_for_no_device(sampler):
+    counts = []
+    for steps in (1, 9):
+        sigmas = torch.cat([torch.linspace(9, 1, steps), torch.zeros(1)])
+        with Syncs() as syncs:
+            sampler(lambda x, sigma: x * 0.5, torch.ones(SHAPE), sigmas)
+        counts.append(syncs.count)
+    assert counts[0] == counts[1] <= 1

@@ -1,1 +1,1 @@
-"""Frames to video files and back, by PyAV and Pillow; nothing here knows ComfyUI."""
+"""Frames to files by PyAV and Pillow."""

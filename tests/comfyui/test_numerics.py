@@ -7,32 +7,12 @@ import pytest
 import stacks
 import torch
 from graphs import sampled, saved, stack_graph
-from safetensors.torch import save_file
 
-from animatediff_turbo.motion_modules import convert
 from animatediff_turbo.motion_modules.config import ADAPTERS
 
 POOLED = "Testing_ApplyPooled"  # diffusers pools GroupNorm over frames, so this is what it can be compared with
 LIGHTNING, LCM_50, LCM_100 = (ADAPTERS[name] for name in ("AnimateDiff-Lightning 4 step", "AnimateLCM", "AnimateLCM (repo)"))
 CASES = [(LIGHTNING, steps) for steps in (1, 2, 3, 4, 6, 8, 12)] + [(row, steps) for row in (LCM_50, LCM_100) for steps in (1, 4, 8, 12)]
-
-
-@pytest.fixture(scope="session")
-def stack(comfy, tmp_path_factory):
-    result = narrow.write(tmp_path_factory.mktemp("narrow"), narrow.build_unet())
-    folder = comfy.base / "models" / "animatediff_models"
-    folder.mkdir(parents=True, exist_ok=True)
-    motion = narrow.motion_state_dict(result.unet)
-    save_file(convert.to_original(motion), folder / "narrow_v2.safetensors")
-    swapped = dict(motion)
-    for name, tensor in motion.items():
-        if name.startswith("down_blocks.1.motion_modules.0."):
-            other = name.replace("modules.0", "modules.1")
-            swapped[name], swapped[other] = motion[other], tensor
-    save_file(convert.to_original(swapped), folder / "swapped_v2.safetensors")
-    missing = {name: tensor * (not name.startswith("up_blocks.3.motion_modules.1.proj_out")) for name, tensor in motion.items()}
-    save_file(convert.to_original(missing), folder / "missing_v2.safetensors")
-    return result
 
 
 def in_comfy(comfy, stack, row, steps, guidance, file="narrow_v2.safetensors", **options):

@@ -98,8 +98,9 @@ def test_the_lora_of_the_animatelcm_workflow_is_applied(weights, info):
 @pytest.mark.parametrize("format", ["mp4", "webm", "webp"])
 def test_metadata_round_trips_with_a_brace_in_the_prompt(weights, info, format):
     ui = workflow(NAMES[0])
-    prompt = small(to_prompt(ui, info), format=format, filename_prefix=f"brace/{format}")
     next(node for node in ui["nodes"] if node["type"] == "CLIPTextEncode")["widgets_values"][0] = 'red {cat|dog "quoted" \\ caf\u00e9 }{'
+    prompt = small(to_prompt(ui, info), format=format, filename_prefix=f"brace/{format}")
+    assert "}{" in json.dumps(prompt)
     run = weights.run(prompt, ui)
     assert not run.error
     path = combined(weights, run)
@@ -117,7 +118,10 @@ def test_combine_video_says_what_is_wrong_and_leaves_no_file(weights, info):
     (weights.base / "output").mkdir(exist_ok=True)
     (weights.base / "output" / "blocked").write_text("a file where the folder should be")
     error = weights.run(prompt).error
-    assert "blocked" in error
+    assert error.startswith("blocked/clip could not be written (") and error.endswith(".") and "\n" not in error
+    (weights.base / "output" / "blocked").unlink()
+    error = weights.run(small(to_prompt(workflow(NAMES[0]), info), filename_prefix="../outside")).error
+    assert error == "filename_prefix ../outside leads out of the output folder; use a name, or a folder in it and a name."
     prompt = small(to_prompt(workflow(NAMES[0]), info), format="webp", filename_prefix="sound")
     prompt["12"] = {"class_type": "EmptyAudio", "inputs": {"duration": 1.0, "sample_rate": 44100, "channels": 2}}
     prompt["10"]["inputs"]["audio"] = ["12", 0]

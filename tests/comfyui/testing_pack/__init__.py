@@ -111,6 +111,34 @@ class Look:
         return {"ui": {"report": [json.dumps(report)]}}
 
 
+class Schedule:
+    """A MODEL with an adapter's noise schedule and nothing else."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",), "row": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "patch", "testing"
+
+    def patch(self, model, row):
+        clone = model.clone()
+        clone.add_object_patch("model_sampling", pack("nodes._host").TurboEPS(pack("motion_modules.config").ADAPTERS[row]))
+        return (clone,)
+
+
+class Table:
+    """The noise table that a MODEL is sampled with: its sigmas, the timestep of each and the sigma of that timestep."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "look", "testing", True
+
+    def look(self, model):
+        table = model.get_model_object("model_sampling")
+        for name in ("sigmas", "log_sigmas"):  # what dynamic VRAM does with the buffers of the object that was here before
+            table.register_buffer(name, torch.zeros(3))
+        buffers = [name for name, _ in table.named_buffers()]
+        timesteps = table.timestep(table.sigmas)
+        back = table.sigma(timesteps)
+        return {"ui": {"sigmas": table.sigmas.tolist(), "timesteps": timesteps.tolist(), "back": back.tolist(), "buffers": buffers}}
+
+
 class Foreign:
     """Another pack's handler on the same layers."""
 
@@ -124,4 +152,4 @@ class Foreign:
         return (clone,)
 
 
-NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in (UNet, Conditioning, ApplyPooled, Watch, Look, Foreign)}
+NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in (UNet, Conditioning, ApplyPooled, Watch, Look, Schedule, Table, Foreign)}
