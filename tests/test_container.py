@@ -52,7 +52,7 @@ def test_a_torch_file_is_what_torch_load_reads(tmp_path, wrap):
 
 
 def test_parameters_and_a_module_s_state_dict_are_tensors(tmp_path):
-    layer = torch.nn.ModuleDict({"a": torch.nn.LayerNorm(4), "b": torch.nn.BatchNorm1d(3)})
+    layer = torch.nn.ModuleDict({"a": torch.nn.BatchNorm1d(4), "b": torch.nn.BatchNorm1d(3)})
     torch.save(OrderedDict(layer.named_parameters()), tmp_path / "parameters.pt")
     assert_equal(tmp_path / "parameters.pt", {name: parameter.detach() for name, parameter in layer.named_parameters()})
     torch.save(layer.state_dict(), tmp_path / "state.pt")
