@@ -1,6 +1,7 @@
 """The directions of imports and the promises about files that no other test would notice to be broken."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,12 @@ def test_every_source_is_readable_on_every_windows():
     for path in ROOT.rglob("*.py"):
         if not {".venv", ".git", "build"} & set(path.relative_to(ROOT).parts):
             path.read_text(encoding="utf-8").encode("cp1252")
+
+
+def test_no_source_calls_what_comfy_test_forbids():
+    """Layers come from the injected operations, devices from ComfyUI; comfy-test reads tests too."""
+    forbidden = re.compile(r"\.cuda\(|\.to\(.cuda|torch\.autocast\(|\bnn\.(Linear|Conv\dd|ConvTranspose\dd|LayerNorm|GroupNorm|Embedding)\(")
+    for path in ROOT.rglob("*.py"):
+        if not {".venv", ".git", "build"} & set(path.relative_to(ROOT).parts) and path != Path(__file__):
+            found = forbidden.search(path.read_text(encoding="utf-8"))
+            assert found is None, f"{path.name}: {found and found[0]}"
