@@ -48,13 +48,16 @@ class Checkpoint:
         return model.requires_grad_(False).eval()
 
 
-def load(path: str | os.PathLike) -> Checkpoint:
+def load(path: str | os.PathLike, copy: bool = False) -> Checkpoint:
     """Reads and verifies a motion adapter.
 
     Formats: original AnimateDiff and AnimateLCM, diffusers' MotionAdapter, each with or without its positional
     encoding, alone or among a whole UNet, with `module.`, `unet.` or `model.` before the keys, nested under
     `state_dict`; as .safetensors or as a zip that torch.save wrote, both mapped, and no code of theirs is run.
 
+    Args:
+        path: the file.
+        copy: take the tensors into memory, for drives from which mapped files are slow and files that may be replaced meanwhile.
     Raises:
         CheckpointError: the file is missing, broken, hostile or something else; one sentence with the fix.
     """
@@ -67,6 +70,8 @@ def load(path: str | os.PathLike) -> Checkpoint:
         raise CheckpointError(path, f"is ambiguous, {error}; choose another file") from error
     layout = _verify(path, {name: tensors.shapes[key] for name, key in keys.items()})
     state_dict = {name: _finite(path, key, tensors.read(key)) for name, key in keys.items()}
+    if copy:
+        state_dict = {name: tensor.clone() for name, tensor in state_dict.items()}
     positions = _positions(path, tensors, layout)
     logger.info("%s: %d of its %d tensors are a motion module.", path.name, len(state_dict), len(tensors.shapes))
     return Checkpoint(path, state_dict, layout, positions)

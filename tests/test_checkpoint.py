@@ -216,3 +216,12 @@ def test_loading_maps_the_file_and_copies_nothing(tmp_path, suffix):
     peak, private = json.loads(result.stdout)
     assert 0.5 * size < peak <= 2 * size
     assert private <= 0.2 * size
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
+def test_copies_outlive_the_file(tmp_path, suffix):
+    weights = motion_weights(SMALL)
+    path = write(tmp_path / f"adapter{suffix}", original(weights))
+    loaded = checkpoint.load(path, copy=True)
+    path.write_bytes(b"")  # of a mapped file every later read would end the process
+    assert_same(loaded, weights, SMALL, 32)
