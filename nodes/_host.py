@@ -256,9 +256,9 @@ def sampler(adapter: Adapter) -> comfy.samplers.KSAMPLER:
 
 
 def sample(model, positive, negative, latent: dict, seed: int, sigmas: torch.Tensor, guidance: float, guidance_steps: int) -> dict:
-    """Samples latent, (f, 4, h / 8, w / 8), at sigmas, (steps + 1,), with preview, progress and interrupt; guidance_steps 0 is all."""
+    """Samples latent, (f, 4, h / 8, w / 8), at sigmas, (steps + 1,), with preview, progress and interrupt; guidance from 1, guidance_steps 0 is all."""
     adapter = recipe(model).adapter
-    guider = TurboGuider(model, max(1.0, guidance), guidance_steps or len(sigmas))
+    guider = TurboGuider(model, guidance, guidance_steps or len(sigmas))
     guider.set_conds(positive, negative)
     samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial"))
     noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
