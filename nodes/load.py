@@ -46,7 +46,7 @@ class LoadMotionAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, family: str) -> io.NodeOutput:
-        loaded = checkpoint.load(_host.adapter_path(file), copy=_host.args.disable_mmap)
+        loaded = checkpoint.load(_host.adapter_path(file), copy=not _host.maps_files())
         name = loaded.path.name
         if family == config.AUTO:
             row, how = config.identify(name, loaded.layout, loaded.positions)

@@ -58,9 +58,9 @@ def test_only_the_named_packages_are_imported(part):
                 assert target in sys.stdlib_module_names | THIRD_PARTY[part], f"{path.name} imports {target}"
 
 
-def test_comfyuis_internals_are_in_one_file_only():
+def test_comfyuis_internals_are_in_one_package_only():
     for path in sources("nodes"):
-        if path.name != "_host.py":
+        if "_host" not in path.parts:
             found = {module.split(".")[0] for level, module in imports(path) if level == 0} & HOST
             assert found <= {"comfy_api"}, f"{path.name} imports {found}"
 
@@ -79,7 +79,7 @@ def test_the_registrys_fields_are_complete():
     assert project["tool"]["comfy"]["requires-comfyui"] == ">=0.20.0"
     assert project["project"]["name"] == "animatediff-turbo" and not any("torch=" in item or "torch>" in item for item in project["project"]["dependencies"])
     listed = {name.removeprefix("animatediff_turbo").removeprefix(".") for name in project["tool"]["setuptools"]["packages"]}
-    assert listed == {""} | {str(path.parent.relative_to(ROOT)) for part in ("motion_modules", "video", "nodes") for path in (ROOT / part).rglob("__init__.py")}
+    assert listed == {""} | {".".join(path.parent.relative_to(ROOT).parts) for part in ("motion_modules", "video", "nodes") for path in (ROOT / part).rglob("__init__.py")}
 
 
 def test_every_source_is_readable_on_every_windows():

@@ -1,38 +1,27 @@
-"""The only contact with ComfyUI's internals: official hooks of ModelPatcher, on clones, and nothing else."""
+"""Apply: a motion adapter on a clone of a MODEL."""
 
-import contextlib
 import logging
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
-import comfy.model_management
 import comfy.model_patcher
 import comfy.model_sampling
 import comfy.ops
-import comfy.sample
-import comfy.samplers
 import comfy.supported_models
 import comfyui_version
-import folder_paths
-import latent_preview
-import server
 import torch
-from comfy.cli_args import args
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
-from ..motion_modules import sampling, schedule
-from ..motion_modules.checkpoint import Checkpoint
-from ..motion_modules.config import Adapter
-from ..motion_modules.layers import TemporalTransformer
-from ..motion_modules.model import names
+from ...motion_modules.checkpoint import Checkpoint
+from ...motion_modules.config import Adapter
+from ...motion_modules.layers import TemporalTransformer
+from ...motion_modules.model import names
+from .schedule import TurboEPS, TurboVPrediction
 
 logger = logging.getLogger(__name__)
 
 KEY = "animatediff_turbo"
-FOLDER = "animatediff_models"
 # before it, forward_timestep_embed_patch is not asked for ResBlock and SpatialTransformer, and no motion would run
 MINIMUM_VERSION = (0, 20, 0)
 BASE_CHANNELS = (4, 9)
@@ -66,85 +55,6 @@ class MotionAdapter:
             size = self._patchers[key].model_size() / 2**20
             logger.info("%s: motion module built in %s, %.0f MiB.", self.recipe.file, str(dtype).removeprefix("torch."), size)
         return self._patchers[key]
-
-
-class TurboModelSampling(comfy.model_sampling.ModelSamplingDiscrete):
-    """An adapter's own sigmas: all 1000, or the ones that an LCM was distilled on, so that `simple` picks only trained ones.
-
-    They are no buffers: with dynamic VRAM, ComfyUI writes saved buffers back by their path after it has exchanged the object that is
-    found there, and the tables of a MODEL with motion and of one without would get mixed (Comfy-Org/ComfyUI#16490).
-    """
-
-    def __init__(self, adapter: Adapter):
-        super().__init__()
-        timesteps = schedule.distilled_timesteps(adapter)
-        self.skip = schedule.TRAIN_TIMESTEPS // len(timesteps)
-        self.set_sigmas(schedule.sigma_table(adapter.beta_schedule)[timesteps])
-
-    def set_sigmas(self, sigmas: torch.Tensor) -> None:
-        """Replaces the table, (timesteps,) ascending."""
-        self.sigmas, self.log_sigmas, self.copies = sigmas.float(), sigmas.log().float(), {}
-
-    def register_buffer(self, name: str, tensor: torch.Tensor | None, persistent: bool = True) -> None:
-        """Ignored: what comes here is another object's buffer."""
-
-    def timestep(self, sigma: torch.Tensor) -> torch.Tensor:
-        """The nearest trained timestep of each sigma; no device waits for another."""
-        if sigma.device not in self.copies:
-            self.copies[sigma.device] = self.log_sigmas.to(sigma.device)
-        nearest = (sigma.log() - self.copies[sigma.device][:, None]).abs().argmin(dim=0).view(sigma.shape)
-        return nearest * self.skip + (self.skip - 1)
-
-    def sigma(self, timestep: torch.Tensor) -> torch.Tensor:
-        """The sigma of each timestep, interpolated between trained ones."""
-        return super().sigma((timestep.float() - (self.skip - 1)) / self.skip)
-
-
-class TurboEPS(TurboModelSampling, comfy.model_sampling.EPS):
-    """For bases that predict the noise, as SD1.5 does."""
-
-
-class TurboVPrediction(TurboModelSampling, comfy.model_sampling.V_PREDICTION):
-    """For the few SD1.5 finetunes that predict the velocity."""
-
-
-class TurboGuider(comfy.samplers.CFGGuider):
-    """Guidance for the first guidance_steps evaluations; then the prompt alone, at half the cost."""
-
-    def __init__(self, model: comfy.model_patcher.ModelPatcher, guidance: float, guidance_steps: int):
-        super().__init__(model)
-        self.set_cfg(guidance)
-        self.remaining = guidance_steps
-
-    def predict_noise(self, x, timestep, model_options=None, seed=None):
-        """ComfyUI's, with guidance 1 once the guided steps are over."""
-        if self.remaining == 0:
-            self.set_cfg(1.0)
-        self.remaining -= 1
-        return super().predict_noise(x, timestep, model_options or {}, seed)
-
-
-def register_folder() -> None:
-    """Makes `models/animatediff_models` known, shared with other packs: their paths and extensions stay."""
-    path = os.path.join(folder_paths.models_dir, FOLDER)
-    folder_paths.add_model_folder_path(FOLDER, path, is_default=False)
-    paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
-    folder_paths.folder_names_and_paths[FOLDER] = (paths, set(extensions) | folder_paths.supported_pt_extensions)
-    with contextlib.suppress(OSError):  # a read-only installation still finds the other paths of this name
-        os.makedirs(path, exist_ok=True)
-
-
-def adapter_files() -> list[str]:
-    """The files that Load Motion Adapter offers."""
-    return folder_paths.get_filename_list(FOLDER)
-
-
-def adapter_path(file: str) -> str:
-    """Full path of an offered file; raises ValueError when it has gone."""
-    path = folder_paths.get_full_path(FOLDER, file)
-    if path is None:
-        raise ValueError(f"{file} is not in models/{FOLDER} any more; put it back or choose another file.")
-    return path
 
 
 def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter, strength: float, pooled_norm: bool = False):
@@ -248,51 +158,3 @@ def recipe(model: comfy.model_patcher.ModelPatcher) -> Recipe:
     if found is None:
         raise ValueError("This model has no motion adapter; connect Apply Motion Adapter between the checkpoint and this node.")
     return found
-
-
-def sampler(adapter: Adapter) -> comfy.samplers.KSAMPLER:
-    """The adapter's sampler for ComfyUI's sampler sockets."""
-    return comfy.samplers.KSAMPLER(sampling.SAMPLERS[adapter.sampler])
-
-
-def sample(model, positive, negative, latent: dict, seed: int, sigmas: torch.Tensor, guidance: float, guidance_steps: int) -> dict:
-    """Samples latent, (f, 4, h / 8, w / 8), at sigmas, (steps + 1,), with preview, progress and interrupt; guidance from 1, guidance_steps 0 is all."""
-    adapter = recipe(model).adapter
-    guider = TurboGuider(model, guidance, guidance_steps or len(sigmas))
-    guider.set_conds(positive, negative)
-    samples = comfy.sample.fix_empty_latent_channels(model, latent["samples"], latent.get("downscale_ratio_spacial"))
-    noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-    callback = latent_preview.prepare_callback(model, len(sigmas) - 1)
-    result = guider.sample(noise, samples, sampler(adapter), sigmas, latent.get("noise_mask"), callback, seed=seed)
-    kept = {key: value for key, value in latent.items() if not key.startswith("downscale_ratio")}
-    return kept | {"samples": result.to(**_between_nodes())}
-
-
-def _between_nodes() -> dict:
-    return {"device": comfy.model_management.intermediate_device(), "dtype": comfy.model_management.intermediate_dtype()}
-
-
-def empty_latent(width: int, height: int, frames: int) -> dict:
-    """Zeros of (frames, 4, height // 8, width // 8)."""
-    return {"samples": torch.zeros(frames, 4, height // 8, width // 8, **_between_nodes()), "downscale_ratio_spacial": 8}
-
-
-def show(text: str, hidden) -> None:
-    """Writes text under the running node and into the log; hidden is the node's own holder of unique_id and dynprompt."""
-    logger.info("%s", text)
-    node = hidden.dynprompt.get_display_node_id(hidden.unique_id)
-    server.PromptServer.instance.send_progress_text(text, node)
-
-
-def new_file(prefix: str, suffix: str, save: bool, width: int, height: int) -> tuple[Path, str]:
-    """The next free name in the output folder, or in temp when not saving, and its subfolder; %width% and %date...% work in prefix."""
-    folder = folder_paths.get_output_directory() if save else folder_paths.get_temp_directory()
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder, width, height)
-    return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
-
-
-def metadata(hidden) -> dict[str, object] | None:
-    """The workflow and prompt of the running graph as objects, None under --disable-metadata."""
-    if args.disable_metadata:
-        return None
-    return dict(hidden.extra_pnginfo or {}) | ({"prompt": hidden.prompt} if hidden.prompt is not None else {})

@@ -1,0 +1,63 @@
+"""Folders, files and what is shown under a node."""
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+import folder_paths
+import server
+from comfy.cli_args import args
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "animatediff_models"
+
+
+def register_folder() -> None:
+    """Makes `models/animatediff_models` known, shared with other packs: their paths and extensions stay."""
+    path = os.path.join(folder_paths.models_dir, FOLDER)
+    folder_paths.add_model_folder_path(FOLDER, path, is_default=False)
+    paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
+    folder_paths.folder_names_and_paths[FOLDER] = (paths, set(extensions) | folder_paths.supported_pt_extensions)
+    with contextlib.suppress(OSError):  # a read-only installation still finds the other paths of this name
+        os.makedirs(path, exist_ok=True)
+
+
+def adapter_files() -> list[str]:
+    """The files that Load Motion Adapter offers."""
+    return folder_paths.get_filename_list(FOLDER)
+
+
+def adapter_path(file: str) -> str:
+    """Full path of an offered file; raises ValueError when it has gone."""
+    path = folder_paths.get_full_path(FOLDER, file)
+    if path is None:
+        raise ValueError(f"{file} is not in models/{FOLDER} any more; put it back or choose another file.")
+    return path
+
+
+def maps_files() -> bool:
+    """Whether tensors may stay on the drive until they are used; --disable-mmap says no."""
+    return not args.disable_mmap
+
+
+def show(text: str, hidden) -> None:
+    """Writes text under the running node and into the log; hidden is the node's own holder of unique_id and dynprompt."""
+    logger.info("%s", text)
+    node = hidden.dynprompt.get_display_node_id(hidden.unique_id)
+    server.PromptServer.instance.send_progress_text(text, node)
+
+
+def new_file(prefix: str, suffix: str, save: bool, width: int, height: int) -> tuple[Path, str]:
+    """The next free name in the output folder, or in temp when not saving, and its subfolder; %width% and %date...% work in prefix."""
+    folder = folder_paths.get_output_directory() if save else folder_paths.get_temp_directory()
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder, width, height)
+    return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder
+
+
+def metadata(hidden) -> dict[str, object] | None:
+    """The workflow and prompt of the running graph as objects, None under --disable-metadata."""
+    if args.disable_metadata:
+        return None
+    return dict(hidden.extra_pnginfo or {}) | ({"prompt": hidden.prompt} if hidden.prompt is not None else {})
