@@ -77,6 +77,28 @@ class Format:
     max_tags: int = 2**26  # bytes of the file in which ComfyUI's frontend looks for metadata
 
 
+def check(
+    path: str | Path, fps: float | Fraction, format: str | Format, quality: float = DEFAULT_QUALITY, loop_count: int = 0,
+    audio: Mapping[str, object] | None = None, metadata: dict[str, object] | None = None,
+) -> Job:
+    """What `encode` refuses before it sees a frame, for programs that compute the frames at some cost. Arguments and errors as there."""
+    row = _find_format(format)
+    path = Path(path).absolute()  # ffmpeg would take "a:b.mp4" for an address
+    rate = _check_rate(fps, row)
+    if path.suffix.lower() != row.suffix:
+        raise ValueError(f"{path.name} is to be a {row.suffix} file; give it that ending or choose another format.")
+    if not 0 <= quality <= 100:
+        raise ValueError(f"quality is {quality}; choose 0 (smallest file) to 100 (best).")
+    if not 0 <= loop_count <= MAX_LOOPS:
+        raise ValueError(f"loop_count is {loop_count}; choose 0 to {MAX_LOOPS}.")
+    if audio is not None and not row.audio_codec:
+        raise ValueError(f"{row.suffix[1:]} has no sound; choose mp4 or webm.")
+    sound = check_audio(audio) if audio is not None else None
+    job = Job(path, row, rate, quality, loop_count, sound, _check_tags(metadata or {}, path, row))
+    _require_codecs(job)
+    return job
+
+
 def encode(
     frames: Iterable[torch.Tensor], path: str | Path, fps: float | Fraction, format: str | Format, quality: float = DEFAULT_QUALITY,
     pingpong: bool = False, loop_count: int = 0, audio: Mapping[str, object] | None = None, metadata: dict[str, object] | None = None,
@@ -97,30 +119,17 @@ def encode(
     Raises ValueError for arguments that make no clip (no frames, frames of different sizes), VideoError when the file cannot be written
     or a frame holds NaN. What the iteration of frames raises comes through unchanged. After any of them path is as it was before.
     """
-    row = _find_format(format)
-    path = Path(path).absolute()  # ffmpeg would take "a:b.mp4" for an address
-    rate = _check_rate(fps, row)
-    if path.suffix.lower() != row.suffix:
-        raise ValueError(f"{path.name} is to be a {row.suffix} file; give it that ending or choose another format.")
-    if not 0 <= quality <= 100:
-        raise ValueError(f"quality is {quality}; choose 0 (smallest file) to 100 (best).")
-    if not 0 <= loop_count <= MAX_LOOPS:
-        raise ValueError(f"loop_count is {loop_count}; choose 0 to {MAX_LOOPS}.")
-    if audio is not None and not row.audio_codec:
-        raise ValueError(f"{row.suffix[1:]} has no sound; choose mp4 or webm.")
-    sound = check_audio(audio) if audio is not None else None
-    job = Job(path, row, rate, quality, loop_count, sound, _check_tags(metadata or {}, path, row))
-    _require_codecs(job)
-    ordered = play_order(frames, pingpong, 0 if row.stores_loops else loop_count)
-    with _complete_or_nothing(path) as temporary:
-        clip = pictures(ordered, path, row.even, row.max_side)
+    job = check(path, fps, format, quality, loop_count, audio, metadata)
+    ordered = play_order(frames, pingpong, 0 if job.format.stores_loops else loop_count)
+    with _complete_or_nothing(job.path) as temporary:
+        clip = pictures(ordered, job.path, job.format.even, job.format.max_side)
         first = next(clip, None)
         if first is None:
             raise ValueError("there are no frames; a clip has at least one.")
-        count = row.write(itertools.chain([first], clip), temporary, job)
+        count = job.format.write(itertools.chain([first], clip), temporary, job)
     height, width = first.shape[:2]
-    logger.info("wrote %s: %d frames of %dx%d at %s fps", path, count, width, height, rate)
-    return Encoded(path, width, height, count, rate)
+    logger.info("wrote %s: %d frames of %dx%d at %s fps", job.path, count, width, height, job.fps)
+    return Encoded(job.path, width, height, count, job.fps)
 
 
 def _find_format(format: str | Format) -> Format:
