@@ -39,6 +39,7 @@ class Adapter:
     max_steps: more are refused.
     distilled_steps: size of the timestep table that an LCM was distilled on; 0 where all 1000 timesteps are trained.
     max_frames: cap when the file does not say (it stores no positional encoding).
+    side: width and height in pixels that it was trained on.
     mid_block: whether files of this family have one; None where both occur.
     lora: the spatial LoRA that belongs to it, with its strength; empty where none does.
     warning: one sentence shown to the person who loads it; empty where there is nothing to say.
@@ -53,6 +54,7 @@ class Adapter:
     max_steps: int = 50
     distilled_steps: int = 0
     max_frames: int = 32
+    side: int = 512
     mid_block: bool | None = None
     lora: str = ""
     warning: str = ""
@@ -79,6 +81,8 @@ LCM_LORA = Adapter(
     "AnimateDiff v2/v3 with LCM-LoRA", "scaled_linear", "lcm", "lcm", 5, 1.25, 50, 50, lora="lcm-lora-sdv1-5 at strength 1"
 )
 
+TINY = Adapter("Tiny Turbo", "linear", "lcm", "lcm", 4, 1.0, 8, 8, side=128, mid_block=True)
+
 _ROWS = (
     _lightning(1, "The 1 step file is a research preview with visible noise; 2 or 4 steps look better."),
     _lightning(2),
@@ -90,6 +94,7 @@ _ROWS = (
     _plain("v2", True),
     _plain("v3", False),
     LCM_LORA,
+    TINY,
 )
 
 ADAPTERS: Mapping[str, Adapter] = MappingProxyType({row.name: row for row in _ROWS})
@@ -118,6 +123,8 @@ def identify(file_name: str, layout: Layout, positions: int | None) -> tuple[Ada
                 f"{file_name}: a Lightning file works at one step count only, 1, 2, 4 or 8, and this name does not say which; choose the family by hand."
             )
         return check(file_name, row, layout), f"{row.name}, by the file's name"
+    if "tiny_turbo" in name:
+        return check(file_name, TINY, layout), f"{TINY.name}, by the file's name"
     if "lcm" in name and layout.mid_block:
         return ADAPTERS["AnimateLCM"], "AnimateLCM, by the file's name"
     if layout.mid_block and positions is None:
