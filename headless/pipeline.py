@@ -1,0 +1,104 @@
+"""Prompt to frames without ComfyUI: diffusers' base, our motion module, schedule and samplers; the same numbers as the nodes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .. import schema
+from ..motion_modules import sampling, schedule
+from ..motion_modules.config import Adapter
+from ..motion_modules.model import MotionModel
+from . import prompts
+from .base import Base
+from .diffusion import clean, predict
+from .motion import attached
+
+DECODED_AT_ONCE = 4
+"""Frames; the decoder's memory grows with them, its result does not change."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One clip, in fal's terms. None takes the adapter's own.
+
+    width, height: pixels, multiples of 8. num_inference_steps: UNet calls. guidance_scale: 1 and less ignore the negative prompt and cost half.
+    """
+
+    prompt: str
+    negative_prompt: str = schema.NEGATIVE_PROMPT
+    width: int = int(schema.SIDE.default)
+    height: int = int(schema.SIDE.default)
+    num_frames: int = int(schema.NUM_FRAMES.default)
+    num_inference_steps: int = 0
+    guidance_scale: float | None = None
+    seed: int = 0
+
+
+def _check(request: Request, adapter: Adapter, max_frames: int) -> None:
+    for name in ("width", "height"):
+        side = getattr(request, name)
+        if side % 8 or side < schema.SIDE.minimum or side > schema.SIDE.maximum:
+            raise ValueError(f"{name} is {side}; use a multiple of 8 from {schema.SIDE.minimum} to {schema.SIDE.maximum}.")
+    if not 1 <= request.num_frames <= max_frames:
+        raise ValueError(f"num_frames is {request.num_frames}; {adapter.name} knows 1 to {max_frames} frames.")
+    if not 0 <= request.seed < 2**64:
+        raise ValueError(f"seed is {request.seed}; use a whole number from 0 to {2**64 - 1}.")
+
+
+@dataclass(frozen=True)
+class TextToVideo:
+    """A loaded stack: everything that a clip needs but its request.
+
+    motion: on the base's device, in the dtype in which it should compute. adapter: how it was trained to be sampled. max_frames: its longest clip.
+    strength: how much of the motion is added, see `TemporalTransformer`.
+    """
+
+    base: Base
+    motion: MotionModel
+    adapter: Adapter
+    max_frames: int
+    strength: float = 1.0
+
+    @torch.no_grad()
+    def __call__(self, request: Request, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """The frames, (f, height, width, 3) float32 on the CPU, 0 to 1.
+
+        Args:
+            progress: called with the steps done and their number after each.
+        Raises:
+            ValueError: the request is out of range; nothing was computed.
+        """
+        _check(request, self.adapter, self.max_frames)
+        sigmas = schedule.sigmas(self.adapter, request.num_inference_steps)
+        guidance = self.adapter.guidance if request.guidance_scale is None else max(1.0, request.guidance_scale)
+        # drawn on the CPU, all frames at once, as ComfyUI does: the same seed is the same clip on every device
+        shape = (request.num_frames, 4, request.height // 8, request.width // 8)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(request.seed)).to(self.base.unet.device)
+        table = schedule.sigma_table(self.adapter.beta_schedule)
+        start = sigmas[0].square().add(1).sqrt() if sigmas[0] == table[-1] else sigmas[0]
+        denoiser = self._denoiser(request, guidance, table.log().to(noise.device))
+        callback = None if progress is None else lambda state: progress(state["i"] + 1, len(sigmas) - 1)
+        sample = sampling.SAMPLERS[self.adapter.sampler]
+        with attached(self.base.unet, self.motion, request.num_frames, self.strength):
+            latents = sample(denoiser, noise * start, sigmas.to(noise.device), {"seed": request.seed}, callback)
+        return self._decode(latents)
+
+    def _denoiser(self, request: Request, guidance: float, log_sigmas: Tensor) -> sampling.Denoiser:
+        """The samplers' model: (x, sigmas) to the clean latents, with guidance."""
+        base = self.base
+        encoded = [prompts.encode(base.tokenizer, base.text_encoder, text) for text in (request.prompt, request.negative_prompt)]
+        conds = [text.expand(request.num_frames, -1, -1) for text in encoded[: 1 + (guidance != 1)]]
+
+        def denoise(x: Tensor, sigma: Tensor, seed: int) -> Tensor:
+            timestep = (sigma[0].log() - log_sigmas).abs().argmin().expand(len(x))
+            results = [clean(base.predicts, x, sigma, predict(base.unet, x, sigma, timestep, cond)) for cond in conds]
+            return results[0] if guidance == 1 else results[1] + guidance * (results[0] - results[1])
+
+        return denoise
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        latents = (latents / self.base.vae.config.scaling_factor).to(self.base.vae.dtype)
+        pixels = [self.base.vae.decode(part, return_dict=False)[0].float().cpu() for part in latents.split(DECODED_AT_ONCE)]
+        return (torch.cat(pixels) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
