@@ -10,16 +10,27 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfyui_version", "folder_paths", "latent_preview", "server", "execution"}
-OURS = {"motion_modules", "video", "nodes", "schema"}
+OURS = {"motion_modules", "video", "nodes", "schema", "headless", "weights"}
 # folder -> parts of the pack that it may import; within itself everything
 ALLOWED = {
     "motion_modules": set(),
     "video": set(),
     "schema.py": set(),
-    "nodes": {"motion_modules", "video", "schema"},
+    "weights": set(),
+    "headless": {"motion_modules", "video", "schema", "weights"},
+    "nodes": {"motion_modules", "video", "schema", "weights"},
     "__init__.py": {"nodes"},
+    "__main__.py": {"headless", "schema"},
 }
-THIRD_PARTY = {"motion_modules": {"torch", "einops", "safetensors"}, "video": {"torch", "numpy", "av", "PIL"}, "schema.py": set(), "__init__.py": set()}
+THIRD_PARTY = {
+    "motion_modules": {"torch", "einops", "safetensors"},
+    "video": {"torch", "numpy", "av", "PIL"},
+    "schema.py": set(),
+    "weights": set(),
+    "headless": {"torch", "diffusers", "transformers", "tokenizers", "safetensors", "tqdm", "PIL"},
+    "__init__.py": set(),
+    "__main__.py": set(),
+}
 
 
 def sources(part):
@@ -79,7 +90,7 @@ def test_the_registrys_fields_are_complete():
     assert project["tool"]["comfy"]["requires-comfyui"] == ">=0.20.0"
     assert project["project"]["name"] == "animatediff-turbo" and not any("torch=" in item or "torch>" in item for item in project["project"]["dependencies"])
     listed = {name.removeprefix("animatediff_turbo").removeprefix(".") for name in project["tool"]["setuptools"]["packages"]}
-    assert listed == {""} | {".".join(path.parent.relative_to(ROOT).parts) for part in ("motion_modules", "video", "nodes") for path in (ROOT / part).rglob("__init__.py")}
+    assert listed == {""} | {".".join(path.parent.relative_to(ROOT).parts) for part in ("motion_modules", "video", "nodes", "headless", "weights") for path in (ROOT / part).rglob("__init__.py")}
 
 
 def test_every_source_is_readable_on_every_windows():

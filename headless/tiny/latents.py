@@ -1,0 +1,53 @@
+"""The clips of the world as latents, encoded once and read by every later stage."""
+
+import logging
+import os
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from . import world
+from .loop import Dice
+from .networks import LATENT_SCALE
+
+logger = logging.getLogger(__name__)
+
+PER_FILE = 48
+
+
+def scene(seed: int, index: int) -> world.Scene:
+    """The clip of this number: the trained combinations in turn, each time at another place."""
+    combination = world.TRAINED[index % len(world.TRAINED)]
+    return world.place(combination, Dice.of(seed, "clip", index).python)
+
+
+@torch.no_grad()
+def encode(vae: AutoencoderKL, frames: Tensor) -> Tensor:
+    """frames (f, h, w, 3), 0 to 1, to latents (f, 4, h / 8, w / 8) as the UNet sees them."""
+    pixels = (frames.permute(0, 3, 1, 2) * 2 - 1).to(memory_format=torch.channels_last)
+    return vae.encode(pixels).latent_dist.mean.contiguous() * LATENT_SCALE
+
+
+def sample(vae: AutoencoderKL, seed: int, count: int) -> Tensor:
+    """Latents of one frame of each of the first clips, at most one for each combination, (n, 4, 16, 16), on the scale of the VAE."""
+    middles = [scene(seed, index) for index in range(min(count, len(world.TRAINED)))]
+    return torch.cat([encode(vae, world.render(each, each.centres(1))) for each in middles]) / LATENT_SCALE
+
+
+def clips(vae: AutoencoderKL, folder: Path, seed: int, count: int) -> Tensor:
+    """The latents of clips 0 to count - 1, (count, 16, 4, 16, 16) float16, from folder/latents as far as they are there."""
+    parts = folder / "latents"
+    parts.mkdir(exist_ok=True)
+    tensors = []
+    for start in range(0, count, PER_FILE):
+        path = parts / f"{start:06}.pt"
+        if not path.exists():
+            numbers = range(start, min(start + PER_FILE, count))
+            part = torch.stack([encode(vae, world.render(scene(seed, index))).half() for index in numbers])
+            torch.save(part, path.with_suffix(".partial"))
+            os.replace(path.with_suffix(".partial"), path)
+            logger.info("latents: %d of %d clips.", numbers.stop, count)
+        tensors.append(torch.load(path, weights_only=True))
+    return torch.cat(tensors)

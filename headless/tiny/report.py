@@ -1,0 +1,72 @@
+"""What a training run came to: scores, losses, pictures and the weights' hashes, as Markdown beside the weights."""
+
+import csv
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from . import evaluate
+from .export import sha256
+from .world import FRAMES, SIDE, TEST_PAIRS, Scene
+
+Pairs = Sequence[tuple[Scene, int]]
+
+SHOWN = 5
+"""Frames of each clip in the contact sheet."""
+MARGIN, TEXT_HEIGHT = 4, 16
+
+
+def contact_sheet(clips: Iterable[tuple[str, Tensor]], columns: int = 2) -> Image.Image:
+    """Some frames of every clip, (f, h, w, 3), side by side under its prompt."""
+    clips = list(clips)
+    numbers = torch.linspace(0, len(clips[0][1]) - 1, SHOWN).round().long()
+    width, height = SHOWN * (SIDE + MARGIN) + 3 * MARGIN, SIDE + TEXT_HEIGHT + 3 * MARGIN
+    sheet = Image.new("RGB", (columns * width, -(-len(clips) // columns) * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (prompt, clip) in enumerate(clips):
+        left, top = number % columns * width + 2 * MARGIN, number // columns * height + MARGIN
+        draw.text((left, top), prompt, fill="black")
+        for column, frame in enumerate(clip[numbers]):
+            picture = Image.fromarray((frame * 255).round().byte().numpy())
+            sheet.paste(picture, (left + column * (SIDE + MARGIN), top + TEXT_HEIGHT))
+    return sheet
+
+
+def losses(log: Path, points: int = 8) -> str:
+    """The losses of a stage at some steps, each a mean over the eighth of the run before it."""
+    with log.open(encoding="ascii") as file:
+        rows = [(int(step), float(value)) for step, value in csv.reader(file)]
+    size = -(-len(rows) // points)
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    return ", ".join(f"{part[-1][0]}: {sum(value for _, value in part) / len(part):.4f}" for part in parts)
+
+
+def write(folder: Path, seed: int, recipe: object, rows: Iterable[str] = tuple(evaluate.ROWS), pairs: Pairs = TEST_PAIRS) -> Path:
+    """Scores the weights in folder on held-out pairs and writes folder/report.md and folder/contact_sheet.png."""
+    stack = evaluate.stacks(folder)
+    table, pictures = [evaluate.HEAD], []
+    for name in rows:
+        row = evaluate.ROWS[name]
+        found = list(evaluate.clips(stack(row), pairs, row.steps))
+        table.append(evaluate.line(name, evaluate.score(found)))
+        pictures = pictures or _spread(found)
+    contact_sheet(pictures).save(folder / "contact_sheet.png")
+    stages = [f"- {log.stem}: {losses(log)}" for log in sorted(folder.glob("*.csv"))]
+    hashes = [f"- `{path.relative_to(folder).as_posix()}` {sha256(path)}" for path in sorted(folder.rglob("*.safetensors"))]
+    settings = [f"- {name}: {value}" for name, value in asdict(recipe).items()]
+    text = [
+        "# The tiny model", "", f"Seed {seed}, torch {torch.__version__}.", "", "![Held-out prompts](contact_sheet.png)",
+        "", f"## {len(pairs)} held-out prompts and seeds, guidance 1, {FRAMES} frames", "", *table, "", "## Losses", "", *stages,
+        "", "## Recipe", "", *settings, "", "## SHA-256", "", *hashes, "",
+    ]  # fmt: skip
+    path = folder / "report.md"
+    path.write_text("\n".join(text), encoding="utf-8")
+    return path
+
+
+def _spread(found: Sequence[tuple[Scene, Tensor]], count: int = 16) -> list[tuple[str, Tensor]]:
+    return [(scene.prompt, clip) for scene, clip in found[:: max(1, len(found) // count)][:count]]

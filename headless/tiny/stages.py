@@ -1,0 +1,129 @@
+"""The losses of the three stages after the VAE, in the order of the field: image model, motion module, consistency distillation."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
+
+from ...motion_modules import schedule
+from ...motion_modules.config import Adapter
+from ...motion_modules.model import MotionModel
+from ..diffusion import clean, predict
+from ..motion import attached
+from . import words
+from .loop import Dice
+from .world import FRAMES, Scene
+
+MIN_SNR = 5.0
+"""arXiv 2303.09556: samples with less noise than this count less."""
+HUBER = 0.1
+"""Errors below it count squared, larger ones as they are."""
+DROPPED = 0.1
+"""Share of captions replaced by nothing, for classifier-free guidance (arXiv 2207.12598)."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What is sampled: the text side and the UNet. sigmas: (1000,), of the noise schedule that it is trained on."""
+
+    tokenizer: PreTrainedTokenizerFast
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    sigmas: Tensor
+
+    def encode(self, captions: Sequence[str]) -> Tensor:
+        """(n, tokens, width)."""
+        tokens = self.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return self.text_encoder(tokens)[0]
+
+
+def caption(scene: Scene, dice: Dice) -> str:
+    """A random wording, or now and then nothing."""
+    return "" if dice.python.random() < DROPPED else words.caption(scene, dice.python)
+
+
+def noise_loss(stack: Stack, x: Tensor, timesteps: Tensor, text: Tensor, dice: Dice) -> Tensor:
+    """The weighted squared error of the predicted noise. x: (n, 4, h, w); timesteps: (n,); text: (n, tokens, width)."""
+    sigma = stack.sigmas[timesteps]
+    noise = torch.randn(x.shape, generator=dice.torch)
+    predicted = predict(stack.unet, x + sigma[:, None, None, None] * noise, sigma, timesteps, text)
+    weight = (MIN_SNR * sigma**2).clamp(max=1)
+    return (weight * (predicted - noise).square().mean((1, 2, 3))).mean()
+
+
+def image_loss(stack: Stack, clips: Tensor, scenes: Sequence[Scene], batch: int, dice: Dice) -> Tensor:
+    """Stills: random frames of random clips, (clips, f, 4, h, w)."""
+    chosen = [dice.python.randrange(len(scenes)) for _ in range(batch)]
+    x = torch.stack([clips[number, dice.python.randrange(clips.shape[1])] for number in chosen]).float()
+    text = stack.encode([caption(scenes[number], dice) for number in chosen])
+    return noise_loss(stack, x, torch.randint(schedule.TRAIN_TIMESTEPS, (batch,), generator=dice.torch), text, dice)
+
+
+def motion_loss(stack: Stack, motion: MotionModel, clips: Tensor, scenes: Sequence[Scene], batch: int, dice: Dice) -> Tensor:
+    """Whole clips, one timestep and one caption each; noise is drawn for every frame anew (arXiv 2307.04725)."""
+    x, text = _whole(stack, clips, scenes, batch, dice)
+    timesteps = torch.randint(schedule.TRAIN_TIMESTEPS, (batch,), generator=dice.torch).repeat_interleave(FRAMES)
+    with attached(stack.unet, motion, FRAMES):
+        return noise_loss(stack, x, timesteps, text, dice)
+
+
+@torch.no_grad()
+def _whole(stack: Stack, clips: Tensor, scenes: Sequence[Scene], batch: int, dice: Dice) -> tuple[Tensor, Tensor]:
+    chosen = [dice.python.randrange(len(scenes)) for _ in range(batch)]
+    text = stack.encode([caption(scenes[number], dice) for number in chosen])
+    return clips[chosen].float().flatten(0, 1), text.repeat_interleave(FRAMES, 0)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The motion module before distillation. guidance: baked into the student; substeps: Euler steps from one entry of the grid to the next."""
+
+    motion: MotionModel
+    guidance: float
+    substeps: int
+
+
+def consistency_loss(
+    stack: Stack, student: MotionModel, teacher: Teacher, adapter: Adapter, clips: Tensor, scenes: Sequence[Scene], batch: int, dice: Dice
+) -> Tensor:
+    """How far the student's clean clip at one noise level is from its own one level below on the teacher's path.
+
+    Source: arXiv 2303.01469 and, for motion modules, 2402.00769; the loss and the target without a moving average are from 2310.14189.
+
+    Args:
+        adapter: its distilled timesteps are the grid.
+    """
+    x, text = _whole(stack, clips, scenes, batch, dice)
+    grid = [None, *schedule.distilled_timesteps(adapter)]
+    level = dice.python.randrange(1, len(grid))
+    start, end = grid[level], grid[level - 1]
+    x = x + stack.sigmas[start] * torch.randn(x.shape, generator=dice.torch)
+    with torch.no_grad():
+        empty = stack.encode([""]).expand(len(x), -1, -1)
+        below = _solve(stack, teacher, x, start, end, text, empty)
+        target = below if end is None else _denoise(stack, student, below, end, text)
+    error = _denoise(stack, student, x, start, text) - target
+    return ((error.square() + HUBER**2).sqrt() - HUBER).mean()
+
+
+def _denoise(stack: Stack, motion: MotionModel, x: Tensor, timestep: int, text: Tensor) -> Tensor:
+    timesteps = torch.full((len(x),), timestep)
+    sigma = stack.sigmas[timesteps]
+    with attached(stack.unet, motion, FRAMES):
+        return clean("epsilon", x, sigma, predict(stack.unet, x, sigma, timesteps, text))
+
+
+def _solve(stack: Stack, teacher: Teacher, x: Tensor, start: int, end: int | None, text: Tensor, empty: Tensor) -> Tensor:
+    """Euler's path from timestep start to end, or to the clean clip."""
+    stops = [round(start + ((end or 0) - start) * i / teacher.substeps) for i in range(teacher.substeps)]
+    levels = [stack.sigmas[stop] for stop in stops] + [stack.sigmas[end] if end is not None else torch.tensor(0.0)]
+    for stop, sigma, following in zip(stops, levels, levels[1:], strict=False):
+        denoised = _denoise(stack, teacher.motion, x, stop, text)
+        if teacher.guidance != 1:
+            without = _denoise(stack, teacher.motion, x, stop, empty)
+            denoised = without + teacher.guidance * (denoised - without)
+        x = denoised + (x - denoised) * (following / sigma)
+    return x

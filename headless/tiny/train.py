@@ -1,0 +1,133 @@
+"""Trains the tiny model from nothing: python -m animatediff_turbo.headless.tiny.train --out FOLDER
+
+Stages, each on what the one before left in FOLDER: VAE, image model on stills, motion module on clips with all else frozen
+(arXiv 2307.04725), consistency distillation of the motion module (arXiv 2402.00769). Killed at any moment, the same command goes on.
+"""
+
+import argparse
+import functools
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from ...motion_modules import schedule
+from ...motion_modules.config import TINY
+from . import autoencoder, export, latents, networks, report, stages, tokenizer
+from .loop import Budget, Dice, train
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How much of everything.
+
+    clips: latents that are encoded once; stills, videos: batch sizes of the image and of the later stages.
+    guidance, substeps: of the teacher, see `stages.Teacher`.
+    """
+
+    vae: Budget
+    image: Budget
+    motion: Budget
+    distillation: Budget
+    clips: int
+    stills: int
+    videos: int
+    guidance: float
+    substeps: int
+
+
+PUBLISHED = Recipe(
+    vae=Budget(1800, 6e-4), image=Budget(5000, 6e-4), motion=Budget(2500, 6e-4), distillation=Budget(1500, 3e-4),
+    clips=1008, stills=32, videos=2, guidance=1.5, substeps=3,
+)  # fmt: skip
+"""What made the weights in the repository."""
+
+
+def _seeded(seed: int, build, *arguments) -> nn.Module:
+    """A module whose first weights depend on seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build(*arguments)
+
+
+def train_vae(folder: Path, seed: int, recipe: Recipe) -> AutoencoderKL:
+    """The VAE with normalised latents."""
+    vae = _seeded(seed, networks.vae).to(memory_format=torch.channels_last)
+    train("vae", vae, functools.partial(autoencoder.loss, vae), recipe.vae, folder, seed)
+    vae.requires_grad_(False).eval()
+    autoencoder.normalise(vae, latents.sample(vae, seed, recipe.clips))
+    return vae
+
+
+class ImageModel(nn.Module):
+    """What the image stage trains."""
+
+    def __init__(self, vocabulary_size: int):
+        super().__init__()
+        self.text_encoder = networks.text_encoder(vocabulary_size)
+        self.unet = networks.unet()
+
+
+def train_image(folder: Path, seed: int, recipe: Recipe, clips: Tensor) -> stages.Stack:
+    """Text encoder and UNet, frozen."""
+    words = tokenizer.build()
+    model = _seeded(seed, ImageModel, len(words))
+    stack = stages.Stack(words, model.text_encoder, model.unet, schedule.sigma_table(TINY.beta_schedule))
+    scenes = [latents.scene(seed, index) for index in range(len(clips))]
+    train("image", model, lambda dice: stages.image_loss(stack, clips, scenes, recipe.stills, dice), recipe.image, folder, seed)
+    model.requires_grad_(False).eval()
+    return stack
+
+
+def train_motion(folder: Path, seed: int, recipe: Recipe, clips: Tensor, stack: stages.Stack):
+    """The motion module, before and after distillation."""
+    scenes = [latents.scene(seed, index) for index in range(len(clips))]
+    motion = _seeded(seed, networks.motion, nn)
+    for transformer in motion.transformers().values():  # training starts as the image model
+        nn.init.zeros_(transformer.proj_out.weight)
+        nn.init.zeros_(transformer.proj_out.bias)
+    train("motion", motion, lambda dice: stages.motion_loss(stack, motion, clips, scenes, recipe.videos, dice), recipe.motion, folder, seed)
+    teacher = stages.Teacher(motion.requires_grad_(False).eval(), recipe.guidance, recipe.substeps)
+    student = networks.motion(nn)
+    student.load_state_dict(motion.state_dict())
+
+    def loss(dice: Dice) -> Tensor:
+        return stages.consistency_loss(stack, student, teacher, TINY, clips, scenes, recipe.videos, dice)
+
+    train("distillation", student, loss, recipe.distillation, folder, seed)
+    return motion, student.requires_grad_(False).eval()
+
+
+def run(folder: Path, seed: int, recipe: Recipe) -> None:
+    """Trains every stage that folder does not hold yet, and writes the weights into it: folder/tiny_sd15 and two motion modules."""
+    folder.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    vae = train_vae(folder, seed, recipe)
+    clips = latents.clips(vae, folder, seed, recipe.clips)
+    stack = train_image(folder, seed, recipe, clips)
+    export.save_base(folder / "tiny_sd15", stack, vae, TINY.beta_schedule)
+    motion, distilled = train_motion(folder, seed, recipe, clips, stack)
+    export.save_motion(folder / "undistilled_motion.safetensors", motion)
+    export.save_motion(folder / "tiny_turbo_motion.safetensors", distilled)
+    logger.info("%s has its weights after %.0f min.", folder, (time.monotonic() - started) / 60)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for states, losses, latents and weights; an interrupted run goes on from it")
+    parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default 0)")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    run(arguments.out, arguments.seed, PUBLISHED)
+    logger.info("%s is complete.", report.write(arguments.out, arguments.seed, PUBLISHED))
+
+
+if __name__ == "__main__":
+    main()

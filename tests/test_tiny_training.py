@@ -1,0 +1,140 @@
+"""The recipe of the tiny model: every stage runs, what it writes is what others read, and the losses are what they say."""
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+
+from animatediff_turbo.headless.diffusion import clean, predict
+from animatediff_turbo.headless.motion import attached
+from animatediff_turbo.headless.tiny import autoencoder, evaluate, export, latents, networks, report, stages, tokenizer, train, world
+from animatediff_turbo.headless.tiny.loop import Budget, Dice
+from animatediff_turbo.motion_modules import checkpoint, sampling, schedule
+from animatediff_turbo.motion_modules.config import TINY
+
+ONE = Budget(1, 1e-4)
+SMALL = train.Recipe(vae=ONE, image=ONE, motion=ONE, distillation=ONE, clips=2, stills=2, videos=1, guidance=2.0, substeps=2)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    train.run(folder, 0, SMALL)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stack():
+    torch.manual_seed(0)
+    words = tokenizer.build()
+    return stages.Stack(words, networks.text_encoder(len(words)).eval(), networks.unet().eval().requires_grad_(False), schedule.sigma_table("linear"))
+
+
+@pytest.fixture(scope="module")
+def motion():
+    torch.manual_seed(1)
+    return networks.motion(torch.nn).eval().requires_grad_(False)
+
+
+def test_diffusers_loads_the_base(trained):
+    pipeline = StableDiffusionPipeline.from_pretrained(trained / "tiny_sd15", local_files_only=True, low_cpu_mem_usage=False).to(torch.float32)
+    assert tuple(pipeline.unet.config.block_out_channels) == networks.WIDTHS
+    assert pipeline.tokenizer("a red circle").input_ids == tokenizer.build()("a red circle").input_ids
+    assert pipeline.scheduler.config.beta_schedule == TINY.beta_schedule and pipeline.vae.config.scaling_factor == networks.LATENT_SCALE
+    image = pipeline("a red circle", num_inference_steps=1, guidance_scale=1.0, height=64, width=64, output_type="pt").images
+    assert image.shape == (1, 3, 64, 64)
+
+
+def test_the_text_encoder_has_the_names_that_comfyui_reads(trained):
+    names = load_file(trained / "tiny_sd15" / "text_encoder" / "model.safetensors")
+    assert {"text_model.embeddings.token_embedding.weight", "text_model.encoder.layers.0.self_attn.q_proj.weight", "text_model.final_layer_norm.bias"} <= names.keys()
+
+
+def test_the_motion_modules_are_animatediff_files(trained):
+    for name in ("tiny_turbo_motion.safetensors", evaluate.UNDISTILLED):
+        found = checkpoint.load(trained / name)
+        assert found.layout.widths == networks.WIDTHS and found.layout.mid_block and found.positions == 32
+        assert {tensor.dtype for tensor in found.state_dict.values()} == {torch.float16}
+
+
+def test_everything_together_fits_into_16_megabytes(trained):
+    files = [*(trained / "tiny_sd15").rglob("*.*"), trained / "tiny_turbo_motion.safetensors"]
+    assert sum(path.stat().st_size for path in files) <= 16_000_000
+
+
+def test_a_second_run_changes_nothing(trained):
+    before = {path: export.sha256(path) for path in trained.rglob("*.safetensors")}
+    train.run(trained, 0, SMALL)
+    assert {path: export.sha256(path) for path in trained.rglob("*.safetensors")} == before and len(before) == 5
+
+
+def test_the_report_names_scores_losses_and_hashes(trained):
+    text = report.write(trained, 0, SMALL, rows=("1 step",), pairs=world.TEST_PAIRS[:2]).read_text()
+    assert "| 1 step | " in text and export.sha256(trained / "tiny_turbo_motion.safetensors") in text and "- vae: 1: " in text
+    assert (trained / "contact_sheet.png").stat().st_size > 1000
+
+
+def test_normalised_latents_have_unit_deviation_and_decode_to_the_same_picture():
+    torch.manual_seed(3)
+    vae = networks.vae().eval().requires_grad_(False)
+    x = autoencoder.pictures(Dice.of(0, "test"), 4, 64, 2)
+    raw = vae.encode(x).latent_dist
+    before = vae.decode(raw.mean).sample
+    autoencoder.normalise(vae, raw.mean)
+    found = vae.encode(x).latent_dist
+    scaled = found.mean * networks.LATENT_SCALE
+    assert torch.allclose(scaled.mean((0, 2, 3)), torch.zeros(4), atol=1e-4) and torch.allclose(scaled.std((0, 2, 3)), torch.ones(4), atol=1e-4)
+    assert torch.allclose(vae.decode(found.mean).sample, before, atol=1e-4)
+    ratio = (found.std / raw.std).mean((0, 2, 3)) / (found.mean.std((0, 2, 3)) / raw.mean.std((0, 2, 3)))
+    assert torch.allclose(ratio, torch.ones(4), atol=1e-3)  # the posterior shrinks with the mean
+
+
+def test_clips_are_of_trained_combinations_at_many_places():
+    scenes = [latents.scene(0, index) for index in range(2 * len(world.TRAINED))]
+    assert not {(scene.shape, scene.colour, scene.direction, scene.background) for scene in scenes} & {
+        (scene.shape, scene.colour, scene.direction, scene.background) for scene in world.HELD_OUT
+    }
+    assert len({(scene.x, scene.y) for scene in scenes}) == len(scenes)
+
+
+def test_the_noise_loss_is_the_weighted_error_of_the_noise(stack):
+    x, text = torch.zeros(2, 4, 16, 16), stack.encode(["a red circle", ""])
+    timesteps = torch.tensor([100, 900])
+    found = stages.noise_loss(stack, x, timesteps, text, Dice.of(1))
+    noise = torch.randn(x.shape, generator=Dice.of(1).torch)
+    sigma = stack.sigmas[timesteps]
+    error = (predict(stack.unet, sigma[:, None, None, None] * noise, sigma, timesteps, text) - noise).square().mean((1, 2, 3))
+    snr = sigma**-2
+    assert torch.isclose(found, (error * snr.clamp(max=5) / snr).mean())
+
+
+def test_the_teachers_path_is_eulers(stack, motion):
+    """To the end: what `sample_euler` gives on the same timesteps, with guidance."""
+    generator = torch.Generator().manual_seed(4)
+    x = 25 * torch.randn(world.FRAMES, 4, 8, 8, generator=generator)
+    text, empty = stack.encode(["a red circle"]).expand(world.FRAMES, -1, -1), stack.encode([""]).expand(world.FRAMES, -1, -1)
+    found = stages._solve(stack, stages.Teacher(motion, 2.0, 3), x, 999, None, text, empty)
+
+    def model(x, sigma):
+        timesteps = (stack.sigmas - sigma[0]).abs().argmin().expand(len(x))
+        with_text, without = (clean("epsilon", x, sigma, predict(stack.unet, x, sigma, timesteps, each)) for each in (text, empty))
+        return without + 2 * (with_text - without)
+
+    with attached(stack.unet, motion, world.FRAMES):
+        expected = sampling.sample_euler(model, x, torch.cat([stack.sigmas[[999, 666, 333]], torch.zeros(1)]))
+    assert torch.allclose(found, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_distillation_trains_the_motion_module_alone(stack, motion):
+    student = networks.motion(torch.nn)
+    student.load_state_dict(motion.state_dict())
+    clips, scenes = torch.zeros(1, world.FRAMES, 4, 16, 16), [world.HELD_OUT[0]]
+    loss = stages.consistency_loss(stack, student, stages.Teacher(motion, 1.0, 1), TINY, clips, scenes, 1, Dice.of(5))
+    loss.backward()
+    assert loss.item() > 0 and all(parameter.grad is not None for parameter in student.parameters())
+    assert all(parameter.grad is None for module in (stack.unet, motion) for parameter in module.parameters())
+
+
+def test_some_captions_are_dropped():
+    texts = [stages.caption(world.HELD_OUT[0], Dice.of(index)) for index in range(300)]
+    assert 10 < texts.count("") < 60
