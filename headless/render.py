@@ -1,0 +1,148 @@
+"""Many clips from one loaded stack: load, render, write."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+from tqdm import tqdm
+
+from .. import schema
+from ..motion_modules import checkpoint
+from ..motion_modules.config import ADAPTERS, AUTO, Adapter, check, identify
+from ..video.encode import encode
+from ..weights import TINY_MOTION
+from . import base
+from .pipeline import Request, TextToVideo
+
+logger = logging.getLogger(__name__)
+
+DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Models:
+    """Which files are loaded, and where they compute.
+
+    checkpoint, config, loras, download: see `base.load`. adapter: a motion adapter's file. family: a key of ADAPTERS or "auto".
+    device: "auto", "cpu", "cuda", "cuda:1", "mps". dtype: "auto" or a key of DTYPES.
+    """
+
+    checkpoint: Path | None = None
+    config: Path | None = None
+    adapter: Path | None = None
+    family: str = AUTO
+    loras: tuple[base.Lora, ...] = ()
+    device: str = "auto"
+    dtype: str = "auto"
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One clip to render into one file. fps: frames per second. quality: see `video.encode`."""
+
+    request: Request
+    path: Path
+    fps: float = schema.FPS.default
+    quality: int = 80
+
+
+def load(models: Models) -> TextToVideo:
+    """The stack; the tiny one when no file is named.
+
+    Raises ValueError or CheckpointError with one sentence.
+    """
+    if (models.checkpoint is None) != (models.adapter is None):
+        missing, given = ("--checkpoint", "--adapter") if models.checkpoint is None else ("--adapter", "--checkpoint")
+        raise ValueError(f"{given} without {missing}: the tiny model and full-sized files do not fit each other; give both, or neither for the tiny model.")
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    device = _device(models.device)
+    dtype = DTYPES[models.dtype] if models.dtype != "auto" else torch.float32 if device == "cpu" else torch.float16
+    file = checkpoint.load(models.adapter or TINY_MOTION)
+    adapter = _row(file, models.family)
+    loaded = base.load(models.checkpoint, models.config, models.loras, device, dtype, models.download)
+    widths = tuple(loaded.unet.config.block_out_channels)
+    if widths != file.layout.widths:
+        raise ValueError(f"{file.path.name} is made for a UNet of widths {file.layout.widths}, but the checkpoint has {widths}; use an adapter for this model.")
+    motion = file.build(torch.nn, dtype).to(device)
+    return TextToVideo(loaded, motion, adapter, file.positions or adapter.max_frames)
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _row(file: checkpoint.Checkpoint, family: str) -> Adapter:
+    if family != AUTO:
+        return check(file.path.name, ADAPTERS[family], file.layout)
+    row, reason = identify(file.path.name, file.layout, file.positions)
+    logger.info("%s: %s.", file.path.name, reason)
+    if row.warning:
+        logger.warning("%s", row.warning)
+    return row
+
+
+def requests(path: Path, common: Request) -> list[Request]:
+    """The clips that a JSON Lines file asks for, one object on each line with "prompt" and any other field of `Request`.
+
+    A line without a seed gets common's plus the number of lines above it.
+
+    Raises:
+        ValueError: a line is not such an object; it is named, and nothing was rendered.
+    """
+    found = []
+    kinds = {each.name: (str,) if each.name.endswith("prompt") else (float, int) if each.name == "guidance_scale" else (int,) for each in fields(Request)}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path.name}, line {number + 1} is not JSON ({error}).") from error
+        named = isinstance(values, dict) and isinstance(values.get("prompt"), str)
+        if not named:
+            raise ValueError(f'{path.name}, line {number + 1} is not an object with a "prompt".')
+        for name, value in values.items():
+            if name not in kinds:
+                raise ValueError(f"{path.name}, line {number + 1} has {name!r}; the fields are {', '.join(kinds)}.")
+            fits = isinstance(value, kinds[name]) and not isinstance(value, bool)
+            if not fits:
+                raise ValueError(f"{path.name}, line {number + 1}: {name} is {json.dumps(value)}, which is not {kinds[name][0].__name__}.")
+        found.append(replace(common, **({"seed": common.seed + number} | values)))
+    return found
+
+
+def jobs(asked: list[Request], folder: Path, template: Job, suffix: str) -> list[Job]:
+    """One job for each request, its file named by the request, so that the same list is not rendered twice and a changed line is."""
+    result = []
+    for number, request in enumerate(asked):
+        settings = json.dumps([asdict(request), template.fps, template.quality], sort_keys=True)
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
+        result.append(replace(template, request=request, path=folder / f"{number + 1:04}-{digest}{suffix}"))
+    return result
+
+
+def render(stack: TextToVideo, job: Job, quiet: bool = False) -> Path:
+    """Renders one clip and returns the path of its file."""
+    with tqdm(total=job.request.num_inference_steps or stack.adapter.steps, desc=job.path.name, unit="step", disable=quiet or None) as bar:
+        frames = stack(job.request, _advance(bar))
+    facts = {"animatediff_turbo": asdict(job.request) | {"adapter": stack.adapter.name}}
+    return encode(frames, job.path, job.fps, job.path.suffix.removeprefix(".").lower(), job.quality, metadata=facts).path
+
+
+def _advance(bar: tqdm) -> Callable[[int, int], None]:
+    def advance(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+
+    return advance
