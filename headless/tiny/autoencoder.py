@@ -12,8 +12,17 @@ CROP, CROPS, WHOLES = 64, 8, 2
 WHOLE_SHARE = 0.2
 SHAPES = 3
 """In one crop; crowded pictures teach more in a step than the world's own."""
-DEVIATION = 0.03
+DEVIATION = 0.01
 """Of a decoded colour (-1 to 1) in the likelihood: how much detail is worth a nat of latents. Larger makes the decoder forgive more noise."""
+LOG_VARIANCE = -6.0
+"""Of latents when training starts. At 0 the noise drowns a channel before the decoder has learned what it is for, and it stays unused."""
+
+
+@torch.no_grad()
+def quieten(vae: AutoencoderKL) -> AutoencoderKL:
+    """Starts an untrained vae with latents of LOG_VARIANCE."""
+    vae.quant_conv.bias[vae.config.latent_channels :] = LOG_VARIANCE
+    return vae
 
 
 def pictures(dice: Dice, count: int, side: int, shapes: int) -> Tensor:
