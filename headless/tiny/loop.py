@@ -57,7 +57,7 @@ def train(name: str, module: nn.Module, loss: Callable[[Dice], Tensor], budget: 
         loss: of one step, from that step's dice.
     """
     parameters = {key: parameter for key, parameter in module.named_parameters() if parameter.requires_grad}
-    optimizer = torch.optim.AdamW(parameters.values(), lr=budget.rate, betas=(0.9, 0.99), weight_decay=0.01)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=budget.rate, weight_decay=0.01)
     average = {key: parameter.detach().clone() for key, parameter in parameters.items()}
     state, log, step = folder / f"{name}.pt", folder / f"{name}.csv", 0
     if state.exists():

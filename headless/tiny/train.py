@@ -43,7 +43,7 @@ class Recipe:
 
 
 PUBLISHED = Recipe(
-    vae=Budget(1800, 1e-3), image=Budget(5000, 6e-4), motion=Budget(2500, 6e-4), distillation=Budget(1500, 3e-4),
+    vae=Budget(1000, 5e-4), image=Budget(5000, 6e-4), motion=Budget(2500, 6e-4), distillation=Budget(1500, 3e-4),
     clips=1008, stills=32, videos=2, guidance=1.5, substeps=3,
 )  # fmt: skip
 """What made the weights in the repository."""
@@ -58,7 +58,7 @@ def _seeded(seed: int, build, *arguments) -> nn.Module:
 
 def train_vae(folder: Path, seed: int, recipe: Recipe) -> AutoencoderKL:
     """The VAE with normalised latents."""
-    vae = autoencoder.quieten(_seeded(seed, networks.vae)).to(memory_format=torch.channels_last)
+    vae = autoencoder.prepare(_seeded(seed, networks.vae)).to(memory_format=torch.channels_last)
     train("vae", vae, functools.partial(autoencoder.loss, vae), recipe.vae, folder, seed)
     vae.requires_grad_(False).eval()
     autoencoder.normalise(vae, latents.sample(vae, seed, recipe.clips))
