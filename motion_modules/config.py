@@ -81,7 +81,7 @@ LCM_LORA = Adapter(
     "AnimateDiff v2/v3 with LCM-LoRA", "scaled_linear", "lcm", "lcm", 5, 1.25, 50, 50, lora="lcm-lora-sdv1-5 at strength 1"
 )
 
-TINY = Adapter("Tiny Turbo", "linear", "lcm", "lcm", 4, 1.0, 8, 8, side=128, mid_block=True)
+TINY = Adapter("Tiny Turbo", "linear", "lcm", "lcm", 4, 1.0, 8, 8, side=128, mid_block=False)
 
 _ROWS = (
     _lightning(1, "The 1 step file is a research preview with visible noise; 2 or 4 steps look better."),

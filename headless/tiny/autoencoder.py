@@ -2,13 +2,9 @@
 
 import torch
 from diffusers import AutoencoderKL
-from diffusers.models.attention_processor import Attention
-from diffusers.models.downsampling import Downsample2D
-from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.upsampling import Upsample2D
 from torch import Tensor
 
-from . import world
+from . import start, world
 from .loop import Dice
 from .networks import LATENT_SCALE
 
@@ -24,25 +20,8 @@ LOG_VARIANCE = -6.0
 
 @torch.no_grad()
 def prepare(vae: AutoencoderKL) -> AutoencoderKL:
-    """Gives an untrained vae a start from which it learns several times faster: every block passes on what it gets, and latents are quiet.
-
-    Residual branches end at zero (arXiv 1901.09321), and the convolutions that halve or double the size start as a mean or a copy of each channel:
-    from the first step on colours and places flow through both halves, and the blocks learn corrections.
-    """
-    for module in vae.modules():
-        if isinstance(module, ResnetBlock2D):
-            module.conv2.weight.zero_()
-            module.conv2.bias.zero_()
-        elif isinstance(module, Attention):
-            module.to_out[0].weight.zero_()
-            module.to_out[0].bias.zero_()
-        elif isinstance(module, (Downsample2D, Upsample2D)):
-            weight, each = module.conv.weight.zero_(), range(module.conv.out_channels)
-            if isinstance(module, Downsample2D):
-                weight[each, each, :2, :2] = 1 / 4
-            else:
-                weight[each, each, 1, 1] = 1
-            module.conv.bias.zero_()
+    """Gives an untrained vae a start from which it learns: blocks that pass on what they get, and latents of LOG_VARIANCE."""
+    start.pass_through(vae)
     vae.quant_conv.bias[vae.config.latent_channels :] = LOG_VARIANCE
     return vae
 

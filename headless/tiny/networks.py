@@ -6,11 +6,13 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from ...motion_modules.config import Layout
 from ...motion_modules.model import MotionModel
 
-WIDTHS = (32, 64, 64, 64)
-"""Of the UNet and the motion module."""
-VAE_WIDTHS = (64, 64, 64, 64)
-"""At 32, GroupNorm's 32 groups before the decoder's last layer would hold one channel each: every channel's mean, and with it the background, is lost."""
-TEXT_WIDTH, TEXT_TOKENS = 64, 32
+WIDTHS = (64, 64, 64, 64)
+"""Of the UNet, the motion module and the VAE.
+
+At 32, GroupNorm's 32 groups before the last layer would hold one channel each, and every channel's mean would be lost: the VAE loses the background with it,
+and the UNet the mean of the noise, which is 25 / 16 in a latent of 16x16 where sampling starts.
+"""
+TEXT_WIDTH, TEXT_TOKENS = 32, 32
 LATENT_SCALE = 0.18215
 """SD1.5's: latents times this have unit deviation where the UNet sees them."""
 
@@ -32,13 +34,13 @@ def unet() -> UNet2DConditionModel:
 
 def vae() -> AutoencoderKL:
     """SD1.5's VAE: 8x smaller latents of 4 channels."""
-    levels = len(VAE_WIDTHS)
+    levels = len(WIDTHS)
     return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels, block_out_channels=VAE_WIDTHS,
+        down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels, block_out_channels=WIDTHS,
         layers_per_block=2, latent_channels=4, sample_size=128, scaling_factor=LATENT_SCALE,
     )  # fmt: skip
 
 
 def motion(operations) -> MotionModel:
-    """A motion module as v2 has it, with a mid block."""
-    return MotionModel(Layout(WIDTHS, 2, True), operations)
+    """A motion module as v3 has it, without a mid block."""
+    return MotionModel(Layout(WIDTHS, 2, False), operations)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...motion_modules import schedule
 from ...motion_modules.config import TINY
-from . import autoencoder, export, latents, networks, report, stages, tokenizer
+from . import autoencoder, export, latents, networks, report, stages, start, tokenizer
 from .loop import Budget, Dice, train
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Recipe:
 
 
 PUBLISHED = Recipe(
-    vae=Budget(1000, 5e-4), image=Budget(5000, 6e-4), motion=Budget(2500, 6e-4), distillation=Budget(1500, 3e-4),
+    vae=Budget(1000, 5e-4), image=Budget(4000, 1e-3), motion=Budget(2500, 6e-4), distillation=Budget(1500, 3e-4),
     clips=1008, stills=32, videos=2, guidance=1.5, substeps=3,
 )  # fmt: skip
 """What made the weights in the repository."""
@@ -72,6 +72,7 @@ class ImageModel(nn.Module):
         super().__init__()
         self.text_encoder = networks.text_encoder(vocabulary_size)
         self.unet = networks.unet()
+        start.pass_through(self.unet)
 
 
 def train_image(folder: Path, seed: int, recipe: Recipe, clips: Tensor) -> stages.Stack:
