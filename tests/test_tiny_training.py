@@ -135,6 +135,25 @@ def test_distillation_trains_the_motion_module_alone(stack, motion):
     assert all(parameter.grad is None for module in (stack.unet, motion) for parameter in module.parameters())
 
 
+def test_every_loss_stays_on_its_device():
+    """Tensors of the meta device mix with the CPU's as badly as a GPU's do."""
+    words = tokenizer.build()
+    text_encoder, unet, *motions = (each.to("meta") for each in (networks.text_encoder(len(words)), networks.unet(), networks.motion(torch.nn), networks.motion(torch.nn)))
+    on_meta = stages.Stack(words, text_encoder, unet, schedule.sigma_table("linear").to("meta"))
+    clips, scenes = torch.zeros(1, world.FRAMES, 4, 16, 16, device="meta"), [world.HELD_OUT[0]]
+    vae = autoencoder.prepare(networks.vae()).to("meta")
+    losses = [
+        autoencoder.loss(vae, Dice.of(1)),
+        stages.image_loss(on_meta, clips, scenes, 2, Dice.of(1)),
+        stages.motion_loss(on_meta, motions[0], clips, scenes, 1, Dice.of(1)),
+        *(stages.consistency_loss(on_meta, motions[0], stages.Teacher(motions[1], 2.0, 2), TINY, clips, scenes, 1, Dice.of(seed)) for seed in range(4)),
+    ]
+    assert all(loss.device.type == "meta" and loss.shape == () for loss in losses)
+    raw = latents.sample(vae, 0, 2)
+    autoencoder.normalise(vae, raw)
+    assert raw.device.type == "meta"
+
+
 def test_some_captions_are_dropped():
     texts = [stages.caption(world.HELD_OUT[0], Dice.of(index)) for index in range(300)]
     assert 10 < texts.count("") < 60

@@ -45,9 +45,9 @@ def loss(vae: AutoencoderKL, dice: Dice) -> Tensor:
     Most steps see crowded crops, a few whole pictures with one shape.
     """
     count, side, shapes = (WHOLES, world.SIDE, 1) if dice.python.random() < WHOLE_SHARE else (CROPS, CROP, SHAPES)
-    x = pictures(dice, count, side, shapes).contiguous(memory_format=torch.channels_last)
+    x = pictures(dice, count, side, shapes).to(vae.device, memory_format=torch.channels_last)
     posterior = vae.encode(x).latent_dist
-    noise = torch.randn(posterior.mean.shape, generator=dice.torch)
+    noise = dice.normal(posterior.mean)
     error = (vae.decode(posterior.mean + posterior.std * noise).sample - x).square().sum()
     return (error / 2 + DEVIATION**2 * posterior.kl().sum()) / (count * side**2)
 

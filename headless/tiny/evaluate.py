@@ -50,15 +50,15 @@ ROWS: Mapping[str, Row] = MappingProxyType(
 )
 
 
-def stacks(folder: Path) -> Callable[[Row], TextToVideo]:
+def stacks(folder: Path, device: str = "cpu") -> Callable[[Row], TextToVideo]:
     """From a row to what it samples with, on the weights in folder (`tiny_sd15` and the motion modules)."""
-    loaded = base.load(folder / TINY_BASE.name)
+    loaded = base.load(folder / TINY_BASE.name, device=device)
     built = {}
 
     def stack(row: Row) -> TextToVideo:
         name = TINY_MOTION.name if row.distilled else UNDISTILLED
         if name not in built:
-            built[name] = checkpoint.load(folder / name).build(torch.nn, torch.float32)
+            built[name] = checkpoint.load(folder / name).build(torch.nn, torch.float32).to(device)
         return TextToVideo(loaded, built[name], row.adapter, FRAMES, row.strength)
 
     return stack

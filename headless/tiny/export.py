@@ -15,7 +15,7 @@ from .stages import Stack
 
 
 def _half(module: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.to(torch.float16).contiguous() for name, tensor in module.state_dict().items()}
+    return {name: tensor.to("cpu", torch.float16).contiguous() for name, tensor in module.state_dict().items()}
 
 
 def save_base(folder: Path, stack: Stack, vae: AutoencoderKL, beta_schedule: str) -> None:

@@ -25,8 +25,8 @@ def scene(seed: int, index: int) -> world.Scene:
 
 @torch.no_grad()
 def encode(vae: AutoencoderKL, frames: Tensor) -> Tensor:
-    """frames (f, h, w, 3), 0 to 1, to latents (f, 4, h / 8, w / 8) as the UNet sees them."""
-    pixels = (frames.permute(0, 3, 1, 2) * 2 - 1).to(memory_format=torch.channels_last)
+    """frames (f, h, w, 3), 0 to 1, to latents (f, 4, h / 8, w / 8) as the UNet sees them, on vae's device."""
+    pixels = (frames.permute(0, 3, 1, 2) * 2 - 1).to(vae.device, memory_format=torch.channels_last)
     return vae.encode(pixels).latent_dist.mean.contiguous() * LATENT_SCALE
 
 
@@ -37,7 +37,7 @@ def sample(vae: AutoencoderKL, seed: int, count: int) -> Tensor:
 
 
 def clips(vae: AutoencoderKL, folder: Path, seed: int, count: int) -> Tensor:
-    """The latents of clips 0 to count - 1, (count, 16, 4, 16, 16) float16, from folder/latents as far as they are there."""
+    """The latents of clips 0 to count - 1, (count, 16, 4, 16, 16) float16 on vae's device, from folder/latents as far as they are there."""
     parts = folder / "latents"
     parts.mkdir(exist_ok=True)
     tensors = []
@@ -45,9 +45,9 @@ def clips(vae: AutoencoderKL, folder: Path, seed: int, count: int) -> Tensor:
         path = parts / f"{start:06}.pt"
         if not path.exists():
             numbers = range(start, min(start + PER_FILE, count))
-            part = torch.stack([encode(vae, world.render(scene(seed, index))).half() for index in numbers])
+            part = torch.stack([encode(vae, world.render(scene(seed, index))).half().cpu() for index in numbers])
             torch.save(part, path.with_suffix(".partial"))
             os.replace(path.with_suffix(".partial"), path)
             logger.info("latents: %d of %d clips.", numbers.stop, count)
         tensors.append(torch.load(path, weights_only=True))
-    return torch.cat(tensors)
+    return torch.cat(tensors).to(vae.device)

@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ...motion_modules import schedule
+
 logger = logging.getLogger(__name__)
 
 SAVE_EVERY, LOG_EVERY = 50, 10
@@ -29,6 +31,14 @@ class Dice:
         """From a key such as (seed, stage, step)."""
         python = random.Random("/".join(map(str, key)))
         return cls(python, torch.Generator().manual_seed(python.getrandbits(63)))
+
+    def normal(self, like: Tensor) -> Tensor:
+        """Standard normal noise of like's shape, on its device; drawn on the CPU, so that every device gets the same."""
+        return torch.randn(like.shape, generator=self.torch).to(like.device)
+
+    def timesteps(self, count: int, device: torch.device) -> Tensor:
+        """(count,) random timesteps of the noise schedule, likewise."""
+        return torch.randint(schedule.TRAIN_TIMESTEPS, (count,), generator=self.torch).to(device)
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ def train(name: str, module: nn.Module, loss: Callable[[Dice], Tensor], budget: 
     average = {key: parameter.detach().clone() for key, parameter in parameters.items()}
     state, log, step = folder / f"{name}.pt", folder / f"{name}.csv", 0
     if state.exists():
-        saved = torch.load(state, weights_only=True)
+        saved = torch.load(state, weights_only=True, map_location=next(iter(parameters.values())).device)
         step, average = saved["step"], saved["average"]
         optimizer.load_state_dict(saved["optimizer"])
         _copy(saved["parameters"], parameters)

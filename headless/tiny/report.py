@@ -45,9 +45,9 @@ def losses(log: Path, points: int = 8) -> str:
     return ", ".join(f"{part[-1][0]}: {sum(value for _, value in part) / len(part):.4f}" for part in parts)
 
 
-def write(folder: Path, seed: int, recipe: object, rows: Iterable[str] = tuple(evaluate.ROWS), pairs: Pairs = TEST_PAIRS) -> Path:
+def write(folder: Path, seed: int, recipe: object, rows: Iterable[str] = tuple(evaluate.ROWS), pairs: Pairs = TEST_PAIRS, device: str = "cpu") -> Path:
     """Scores the weights in folder on held-out pairs and writes folder/report.md and folder/contact_sheet.png."""
-    stack = evaluate.stacks(folder)
+    stack = evaluate.stacks(folder, device)
     table, pictures = [evaluate.HEAD], []
     for name in rows:
         row = evaluate.ROWS[name]

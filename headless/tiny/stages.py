@@ -27,7 +27,7 @@ DROPPED = 0.1
 
 @dataclass(frozen=True)
 class Stack:
-    """What is sampled: the text side and the UNet. sigmas: (1000,), of the noise schedule that it is trained on."""
+    """What is sampled: the text side and the UNet, on one device. sigmas: (1000,), of the noise schedule that it is trained on, there too."""
 
     tokenizer: PreTrainedTokenizerFast
     text_encoder: CLIPTextModel
@@ -36,7 +36,7 @@ class Stack:
 
     def encode(self, captions: Sequence[str]) -> Tensor:
         """(n, tokens, width)."""
-        tokens = self.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids
+        tokens = self.tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt").input_ids.to(self.text_encoder.device)
         return self.text_encoder(tokens)[0]
 
 
@@ -52,7 +52,7 @@ def noise_loss(stack: Stack, x: Tensor, timesteps: Tensor, text: Tensor, dice: D
     what is asked for is decided there, and an error of a hundredth of the noise is a quarter of the picture.
     """
     sigma = stack.sigmas[timesteps]
-    noise = torch.randn(x.shape, generator=dice.torch)
+    noise = dice.normal(x)
     predicted = predict(stack.unet, x + sigma[:, None, None, None] * noise, sigma, timesteps, text)
     weight = (MIN_SNR * sigma**2).clamp(max=1) * sigma.clamp(min=1)
     return (weight * (predicted - noise).square().mean((1, 2, 3))).mean()
@@ -63,13 +63,13 @@ def image_loss(stack: Stack, clips: Tensor, scenes: Sequence[Scene], batch: int,
     chosen = [dice.python.randrange(len(scenes)) for _ in range(batch)]
     x = torch.stack([clips[number, dice.python.randrange(clips.shape[1])] for number in chosen]).float()
     text = stack.encode([caption(scenes[number], dice) for number in chosen])
-    return noise_loss(stack, x, torch.randint(schedule.TRAIN_TIMESTEPS, (batch,), generator=dice.torch), text, dice)
+    return noise_loss(stack, x, dice.timesteps(batch, x.device), text, dice)
 
 
 def motion_loss(stack: Stack, motion: MotionModel, clips: Tensor, scenes: Sequence[Scene], batch: int, dice: Dice) -> Tensor:
     """Whole clips, one timestep and one caption each; noise is drawn for every frame anew (arXiv 2307.04725)."""
     x, text = _whole(stack, clips, scenes, batch, dice)
-    timesteps = torch.randint(schedule.TRAIN_TIMESTEPS, (batch,), generator=dice.torch).repeat_interleave(FRAMES)
+    timesteps = dice.timesteps(batch, x.device).repeat_interleave(FRAMES)
     with attached(stack.unet, motion, FRAMES):
         return noise_loss(stack, x, timesteps, text, dice)
 
@@ -104,7 +104,7 @@ def consistency_loss(
     grid = [None, *schedule.distilled_timesteps(adapter)]
     level = dice.python.randrange(1, len(grid))
     start, end = grid[level], grid[level - 1]
-    x = x + stack.sigmas[start] * torch.randn(x.shape, generator=dice.torch)
+    x = x + stack.sigmas[start] * dice.normal(x)
     with torch.no_grad():
         empty = stack.encode([""]).expand(len(x), -1, -1)
         below = _solve(stack, teacher, x, start, end, text, empty)
@@ -114,7 +114,7 @@ def consistency_loss(
 
 
 def _denoise(stack: Stack, motion: MotionModel, x: Tensor, timestep: int, text: Tensor) -> Tensor:
-    timesteps = torch.full((len(x),), timestep)
+    timesteps = torch.full((len(x),), timestep, device=x.device)
     sigma = stack.sigmas[timesteps]
     with attached(stack.unet, motion, FRAMES):
         return clean("epsilon", x, sigma, predict(stack.unet, x, sigma, timesteps, text))

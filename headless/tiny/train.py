@@ -56,9 +56,9 @@ def _seeded(seed: int, build, *arguments) -> nn.Module:
         return build(*arguments)
 
 
-def train_vae(folder: Path, seed: int, recipe: Recipe) -> AutoencoderKL:
+def train_vae(folder: Path, seed: int, recipe: Recipe, device: str) -> AutoencoderKL:
     """The VAE with normalised latents."""
-    vae = autoencoder.prepare(_seeded(seed, networks.vae)).to(memory_format=torch.channels_last)
+    vae = autoencoder.prepare(_seeded(seed, networks.vae)).to(device, memory_format=torch.channels_last)
     train("vae", vae, functools.partial(autoencoder.loss, vae), recipe.vae, folder, seed)
     vae.requires_grad_(False).eval()
     autoencoder.normalise(vae, latents.sample(vae, seed, recipe.clips))
@@ -76,10 +76,10 @@ class ImageModel(nn.Module):
 
 
 def train_image(folder: Path, seed: int, recipe: Recipe, clips: Tensor) -> stages.Stack:
-    """Text encoder and UNet, frozen."""
+    """Text encoder and UNet, frozen, where the clips are."""
     words = tokenizer.build()
-    model = _seeded(seed, ImageModel, len(words))
-    stack = stages.Stack(words, model.text_encoder, model.unet, schedule.sigma_table(TINY.beta_schedule))
+    model = _seeded(seed, ImageModel, len(words)).to(clips.device)
+    stack = stages.Stack(words, model.text_encoder, model.unet, schedule.sigma_table(TINY.beta_schedule).to(clips.device))
     scenes = [latents.scene(seed, index) for index in range(len(clips))]
     train("image", model, lambda dice: stages.image_loss(stack, clips, scenes, recipe.stills, dice), recipe.image, folder, seed)
     model.requires_grad_(False).eval()
@@ -89,13 +89,13 @@ def train_image(folder: Path, seed: int, recipe: Recipe, clips: Tensor) -> stage
 def train_motion(folder: Path, seed: int, recipe: Recipe, clips: Tensor, stack: stages.Stack):
     """The motion module, before and after distillation."""
     scenes = [latents.scene(seed, index) for index in range(len(clips))]
-    motion = _seeded(seed, networks.motion, nn)
+    motion = _seeded(seed, networks.motion, nn).to(clips.device)
     for transformer in motion.transformers().values():  # training starts as the image model
         nn.init.zeros_(transformer.proj_out.weight)
         nn.init.zeros_(transformer.proj_out.bias)
     train("motion", motion, lambda dice: stages.motion_loss(stack, motion, clips, scenes, recipe.videos, dice), recipe.motion, folder, seed)
     teacher = stages.Teacher(motion.requires_grad_(False).eval(), recipe.guidance, recipe.substeps)
-    student = networks.motion(nn)
+    student = networks.motion(nn).to(clips.device)
     student.load_state_dict(motion.state_dict())
 
     def loss(dice: Dice) -> Tensor:
@@ -105,11 +105,11 @@ def train_motion(folder: Path, seed: int, recipe: Recipe, clips: Tensor, stack: 
     return motion, student.requires_grad_(False).eval()
 
 
-def run(folder: Path, seed: int, recipe: Recipe) -> None:
+def run(folder: Path, seed: int, recipe: Recipe, device: str = "cpu") -> None:
     """Trains every stage that folder does not hold yet, and writes the weights into it: folder/tiny_sd15 and two motion modules."""
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
-    vae = train_vae(folder, seed, recipe)
+    vae = train_vae(folder, seed, recipe, device)
     clips = latents.clips(vae, folder, seed, recipe.clips)
     stack = train_image(folder, seed, recipe, clips)
     export.save_base(folder / "tiny_sd15", stack, vae, TINY.beta_schedule)
@@ -124,10 +124,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for states, losses, latents and weights; an interrupted run goes on from it")
     parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default 0)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where it trains (default here: %(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    run(arguments.out, arguments.seed, PUBLISHED)
-    logger.info("%s is complete.", report.write(arguments.out, arguments.seed, PUBLISHED))
+    run(arguments.out, arguments.seed, PUBLISHED, arguments.device)
+    logger.info("%s is complete.", report.write(arguments.out, arguments.seed, PUBLISHED, device=arguments.device))
 
 
 if __name__ == "__main__":
