@@ -4,6 +4,7 @@ import argparse
 import logging
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from .. import schema
@@ -77,4 +78,4 @@ def jobs_of(options: argparse.Namespace, adapter: Adapter) -> list[Job]:
     if options.prompts:
         return jobs(requests(options.prompts, common), options.output, template, FOLDER_SUFFIX)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
-    return [Job(Request(**(vars(common) | {"seed": seed})), options.output, options.fps, options.quality)]
+    return [replace(template, request=replace(common, seed=seed))]

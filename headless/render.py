@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import diffusers
 import torch
@@ -22,7 +23,7 @@ from .pipeline import Request, TextToVideo
 
 logger = logging.getLogger(__name__)
 
-DTYPES: Mapping[str, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16})
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,14 @@ def load(models: Models) -> TextToVideo:
 
 
 def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:  # the second where torch was built without CUDA
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise ValueError(f"--device {name} does not work here ({reason}); use cpu, cuda, cuda:1 or mps, or leave it out for the best there is.") from error
+    return name
 
 
 def _row(file: checkpoint.Checkpoint, family: str) -> Adapter:
