@@ -7,13 +7,13 @@ from safetensors.torch import load_file
 
 from animatediff_turbo.headless.diffusion import clean, predict
 from animatediff_turbo.headless.motion import attached
-from animatediff_turbo.headless.tiny import autoencoder, evaluate, export, latents, networks, report, stages, tokenizer, train, world
+from animatediff_turbo.headless.tiny import autoencoder, evaluate, export, latents, loop, networks, report, stages, text, tokenizer, train, words, world
 from animatediff_turbo.headless.tiny.loop import Budget, Dice
 from animatediff_turbo.motion_modules import checkpoint, sampling, schedule
 from animatediff_turbo.motion_modules.config import TINY
 
 ONE = Budget(1, 1e-4)
-SMALL = train.Recipe(vae=ONE, image=ONE, motion=ONE, distillation=ONE, clips=2, stills=2, videos=1, guidance=2.0, substeps=2)
+SMALL = train.Recipe(vae=ONE, text=ONE, image=ONE, motion=ONE, distillation=ONE, clips=2, stills=2, videos=1, guidance=2.0, substeps=2)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stack():
     torch.manual_seed(0)
-    words = tokenizer.build()
-    return stages.Stack(words, networks.text_encoder(len(words)).eval(), networks.unet().eval().requires_grad_(False), schedule.sigma_table("linear"))
+    known = tokenizer.build()
+    return stages.Stack(known, networks.text_encoder(len(known)).eval(), networks.unet().eval().requires_grad_(False), schedule.sigma_table("linear"))
 
 
 @pytest.fixture(scope="module")
@@ -137,13 +137,14 @@ def test_distillation_trains_the_motion_module_alone(stack, motion):
 
 def test_every_loss_stays_on_its_device():
     """Tensors of the meta device mix with the CPU's as badly as a GPU's do."""
-    words = tokenizer.build()
-    text_encoder, unet, *motions = (each.to("meta") for each in (networks.text_encoder(len(words)), networks.unet(), networks.motion(torch.nn), networks.motion(torch.nn)))
-    on_meta = stages.Stack(words, text_encoder, unet, schedule.sigma_table("linear").to("meta"))
+    known = tokenizer.build()
+    text_encoder, unet, *motions = (each.to("meta") for each in (networks.text_encoder(len(known)), networks.unet(), networks.motion(torch.nn), networks.motion(torch.nn)))
+    on_meta = stages.Stack(known, text_encoder, unet, schedule.sigma_table("linear").to("meta"))
     clips, scenes = torch.zeros(1, world.FRAMES, 4, 16, 16, device="meta"), [world.HELD_OUT[0]]
     vae = autoencoder.prepare(networks.vae()).to("meta")
     losses = [
         autoencoder.loss(vae, Dice.of(1)),
+        text.loss(text.Reader(known, text_encoder).to("meta"), Dice.of(1)),
         stages.image_loss(on_meta, clips, scenes, 2, Dice.of(1)),
         stages.motion_loss(on_meta, motions[0], clips, scenes, 1, Dice.of(1)),
         *(stages.consistency_loss(on_meta, motions[0], stages.Teacher(motions[1], 2.0, 2), TINY, clips, scenes, 1, Dice.of(seed)) for seed in range(4)),
@@ -152,6 +153,18 @@ def test_every_loss_stays_on_its_device():
     raw = latents.sample(vae, 0, 2)
     autoencoder.normalise(vae, raw)
     assert raw.device.type == "meta"
+
+
+def test_the_text_encoder_learns_to_read_in_seconds(tmp_path):
+    """Wordings of combinations that it never saw; an untrained one is at chance."""
+    reader = text.Reader(tokenizer.build(), networks.text_encoder(len(tokenizer.build())))
+    loop.train("text", reader, lambda dice: text.loss(reader, dice), Budget(120, 3e-3, warm_up=20), tmp_path, 0)
+    dice = Dice.of("unseen")
+    with torch.no_grad():
+        logits, behind = reader([words.caption(scene, dice.python) for scene in world.HELD_OUT])
+    for name, values in text.ATTRIBUTES.items():
+        right = torch.tensor([values.index(getattr(scene, name)) for scene in world.HELD_OUT])
+        assert behind[:, -1].all() and (logits[name][:, -1].argmax(-1) == right).float().mean() >= 0.95, name
 
 
 def test_some_captions_are_dropped():

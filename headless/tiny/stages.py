@@ -1,4 +1,4 @@
-"""The losses of the three stages after the VAE, in the order of the field: image model, motion module, consistency distillation."""
+"""The losses of the diffusion model's three stages, in the order of the field: image model, motion module, consistency distillation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Trains the tiny model from nothing: python -m animatediff_turbo.headless.tiny.train --out FOLDER
 
-Stages, each on what the one before left in FOLDER: VAE, image model on stills, motion module on clips with all else frozen
+Stages, each on what the ones before left in FOLDER: VAE, text encoder, image model on stills, motion module on clips with all else frozen
 (arXiv 2307.04725), consistency distillation of the motion module (arXiv 2402.00769). Killed at any moment, the same command goes on.
 """
 
@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
+from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from ...motion_modules import schedule
 from ...motion_modules.config import TINY
-from . import autoencoder, export, latents, networks, report, stages, start, tokenizer
+from . import autoencoder, export, latents, networks, report, stages, start, text, tokenizer
 from .loop import Budget, Dice, train
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,7 @@ class Recipe:
     """
 
     vae: Budget
+    text: Budget
     image: Budget
     motion: Budget
     distillation: Budget
@@ -43,7 +45,7 @@ class Recipe:
 
 
 PUBLISHED = Recipe(
-    vae=Budget(1000, 5e-4), image=Budget(4000, 1e-3), motion=Budget(2500, 6e-4), distillation=Budget(1500, 3e-4),
+    vae=Budget(1000, 5e-4), text=Budget(500, 2e-3), image=Budget(4000, 1e-3), motion=Budget(2500, 6e-4), distillation=Budget(1500, 3e-4),
     clips=1008, stills=32, videos=2, guidance=1.5, substeps=3,
 )  # fmt: skip
 """What made the weights in the repository."""
@@ -65,24 +67,27 @@ def train_vae(folder: Path, seed: int, recipe: Recipe, device: str) -> Autoencod
     return vae
 
 
-class ImageModel(nn.Module):
-    """What the image stage trains."""
-
-    def __init__(self, vocabulary_size: int):
-        super().__init__()
-        self.text_encoder = networks.text_encoder(vocabulary_size)
-        self.unet = networks.unet()
-        start.pass_through(self.unet)
-
-
-def train_image(folder: Path, seed: int, recipe: Recipe, clips: Tensor) -> stages.Stack:
-    """Text encoder and UNet, frozen, where the clips are."""
+def train_text(folder: Path, seed: int, recipe: Recipe, device: str) -> tuple[PreTrainedTokenizerFast, CLIPTextModel]:
+    """The tokenizer and the text encoder, frozen."""
     words = tokenizer.build()
-    model = _seeded(seed, ImageModel, len(words)).to(clips.device)
-    stack = stages.Stack(words, model.text_encoder, model.unet, schedule.sigma_table(TINY.beta_schedule).to(clips.device))
+    reader = _seeded(seed, lambda: text.Reader(words, networks.text_encoder(len(words)))).to(device)
+    train("text", reader, functools.partial(text.loss, reader), recipe.text, folder, seed)
+    return words, reader.text_encoder.requires_grad_(False).eval()
+
+
+def _unet() -> UNet2DConditionModel:
+    unet = networks.unet()
+    start.pass_through(unet)
+    return unet
+
+
+def train_image(folder: Path, seed: int, recipe: Recipe, clips: Tensor, words: PreTrainedTokenizerFast, text_encoder: CLIPTextModel) -> stages.Stack:
+    """The stack with a UNet that draws stills, frozen, where the clips are."""
+    unet = _seeded(seed, _unet).to(clips.device)
+    stack = stages.Stack(words, text_encoder, unet, schedule.sigma_table(TINY.beta_schedule).to(clips.device))
     scenes = [latents.scene(seed, index) for index in range(len(clips))]
-    train("image", model, lambda dice: stages.image_loss(stack, clips, scenes, recipe.stills, dice), recipe.image, folder, seed)
-    model.requires_grad_(False).eval()
+    train("image", unet, lambda dice: stages.image_loss(stack, clips, scenes, recipe.stills, dice), recipe.image, folder, seed)
+    unet.requires_grad_(False).eval()
     return stack
 
 
@@ -111,7 +116,7 @@ def run(folder: Path, seed: int, recipe: Recipe, device: str = "cpu") -> None:
     started = time.monotonic()
     vae = train_vae(folder, seed, recipe, device)
     clips = latents.clips(vae, folder, seed, recipe.clips)
-    stack = train_image(folder, seed, recipe, clips)
+    stack = train_image(folder, seed, recipe, clips, *train_text(folder, seed, recipe, device))
     export.save_base(folder / "tiny_sd15", stack, vae, TINY.beta_schedule)
     motion, distilled = train_motion(folder, seed, recipe, clips, stack)
     export.save_motion(folder / "undistilled_motion.safetensors", motion)
