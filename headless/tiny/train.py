@@ -45,7 +45,7 @@ class Recipe:
 
 
 PUBLISHED = Recipe(
-    vae=Budget(1000, 5e-4), text=Budget(500, 2e-3), image=Budget(4000, 1e-3), motion=Budget(2500, 6e-4), distillation=Budget(1500, 3e-4),
+    vae=Budget(1000, 5e-4), text=Budget(500, 2e-3), image=Budget(3000, 1e-3), motion=Budget(1500, 6e-4), distillation=Budget(1000, 3e-4),
     clips=1008, stills=32, videos=2, guidance=1.5, substeps=3,
 )  # fmt: skip
 """What made the weights in the repository."""
