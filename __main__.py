@@ -72,14 +72,13 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger(__package__).setLevel(logging.WARNING if options.quiet else logging.INFO)
     try:
-        from .headless.command import run
-        from .video.errors import VideoError
+        from .headless.command import ERRORS, run
     except ImportError as error:
         return _stop(f'{error.name or error} is missing; install the command line with: pip install "animatediff-turbo[headless]"')
     try:
         for path in run(options):
             print(path, flush=True)
-    except (ValueError, OSError, VideoError) as error:
+    except ERRORS as error:
         return _stop(str(error))
     except KeyboardInterrupt:
         return _stop("Interrupted; what is finished is kept.", 130)

@@ -11,6 +11,7 @@ from .. import schema
 from ..motion_modules.config import ADAPTERS, AUTO, Adapter
 from ..video import encode
 from ..video.encode import FORMATS
+from ..video.errors import VideoError
 from .base import Lora
 from .pipeline import Request
 from .render import Job, Models, jobs, load, render, requests
@@ -18,12 +19,13 @@ from .render import Job, Models, jobs, load, render, requests
 logger = logging.getLogger(__name__)
 
 FOLDER_SUFFIX = ".mp4"
+ERRORS = (ValueError, OSError, VideoError)  # what `run` raises on purpose: one sentence each
 
 
 def run(options: argparse.Namespace) -> Iterator[Path]:
     """Renders what options ask for and gives each file's path when it is complete.
 
-    Raises ValueError, VideoError, CheckpointError or OSError with one sentence; files that are complete stay.
+    Raises one of ERRORS with one sentence (a CheckpointError is a ValueError); files that are complete stay.
     """
     _check_output(options)
     stack = load(_models(options))

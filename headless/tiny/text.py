@@ -21,13 +21,14 @@ class Reader(nn.Module):
     def __init__(self, tokenizer: PreTrainedTokenizerFast, text_encoder: CLIPTextModel):
         super().__init__()
         self.tokenizer, self.text_encoder = tokenizer, text_encoder
-        self.readings = nn.ModuleDict({name: nn.Linear(text_encoder.config.hidden_size, len(values)) for name, values in ATTRIBUTES.items()})
+        width = text_encoder.config.hidden_size
+        self.readings = nn.ParameterDict({name: torch.randn(len(values), width) / width**0.5 for name, values in ATTRIBUTES.items()})
 
     def forward(self, captions: list[str]) -> tuple[dict[str, Tensor], Tensor]:
         """The logits of each attribute, (n, tokens, values), and from which tokens on the whole caption can be known, (n, tokens) bool."""
         ids = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids.to(self.text_encoder.device)
         states = self.text_encoder(ids)[0]
-        return {name: reading(states) for name, reading in self.readings.items()}, ids == self.tokenizer.eos_token_id
+        return {name: functional.linear(states, reading) for name, reading in self.readings.items()}, ids == self.tokenizer.eos_token_id
 
 
 def loss(reader: Reader, dice: Dice) -> Tensor:
