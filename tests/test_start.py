@@ -36,3 +36,16 @@ def test_attention_adds_nothing_and_skip_connections_add(x):
     skip = x.flip(0)
     found = unet.up_blocks[3].resnets[0](torch.cat((x, skip), 1), torch.zeros(2, 4 * networks.WIDTHS[0]))
     torch.testing.assert_close(found, (x + skip) * 0.5**0.5)
+
+
+@torch.no_grad()
+def test_a_motion_module_starts_as_nothing_on_top_of_the_mean_over_frames(x):
+    motion = networks.motion(torch.nn)
+    start.average_frames(motion)
+    transformer = next(iter(motion.transformers().values()))
+    clip = x.repeat(2, 1, 1, 1)
+    assert torch.equal(transformer(clip, 4), clip)
+    block, states = transformer.transformer_blocks[0], torch.randn(3, 16, networks.WIDTHS[0])
+    for query in (block.attn1.to_q, block.attn2.to_q):
+        torch.nn.init.zeros_(query.weight)  # every frame looks at all alike
+    torch.testing.assert_close(block.attn1(states), states.mean(1, keepdim=True).expand_as(states), atol=1e-5, rtol=1e-4)

@@ -168,6 +168,13 @@ def test_the_text_encoder_learns_to_read_in_seconds(tmp_path):
         assert behind[:, -1].all() and (logits[name][:, -1].argmax(-1) == right).float().mean() >= 0.95, name
 
 
+def test_more_draws_mean_more_noise_and_one_is_uniform():
+    """The largest of n uniform draws has the mean n / (n + 1)."""
+    for draws in (1, 3):
+        found = Dice.of(draws).timesteps(20000, torch.device("cpu"), draws)
+        assert found.min() >= 0 and found.max() == 999 and abs(float(found.double().mean()) / 1000 - draws / (draws + 1)) < 0.01
+
+
 def test_some_captions_are_dropped():
     texts = [stages.caption(world.HELD_OUT[0], Dice.of(index)) for index in range(300)]
     assert 10 < texts.count("") < 60

@@ -36,9 +36,9 @@ class Dice:
         """Standard normal noise of like's shape, on its device; drawn on the CPU, so that every device gets the same."""
         return torch.randn(like.shape, generator=self.torch).to(like.device)
 
-    def timesteps(self, count: int, device: torch.device) -> Tensor:
-        """(count,) random timesteps of the noise schedule, likewise."""
-        return torch.randint(schedule.TRAIN_TIMESTEPS, (count,), generator=self.torch).to(device)
+    def timesteps(self, count: int, device: torch.device, draws: int = 1) -> Tensor:
+        """(count,) random timesteps of the noise schedule, likewise; each the largest of some draws, so that more draws mean more noise."""
+        return torch.randint(schedule.TRAIN_TIMESTEPS, (draws, count), generator=self.torch).amax(0).to(device)
 
 
 @dataclass(frozen=True)

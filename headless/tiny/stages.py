@@ -21,6 +21,8 @@ MIN_SNR = 5.0
 """arXiv 2303.09556: samples with less noise than this count less."""
 HUBER = 0.1
 """Errors below it count squared, larger ones as they are."""
+DRAWS = 2
+"""Timesteps of clips are the largest of this many: where frames come from is decided in much noise, and a still with little of it needs no other frames."""
 DROPPED = 0.1
 """Share of captions replaced by nothing, for classifier-free guidance (arXiv 2207.12598)."""
 
@@ -69,7 +71,7 @@ def image_loss(stack: Stack, clips: Tensor, scenes: Sequence[Scene], batch: int,
 def motion_loss(stack: Stack, motion: MotionModel, clips: Tensor, scenes: Sequence[Scene], batch: int, dice: Dice) -> Tensor:
     """Whole clips, one timestep and one caption each; noise is drawn for every frame anew (arXiv 2307.04725)."""
     x, text = _whole(stack, clips, scenes, batch, dice)
-    timesteps = dice.timesteps(batch, x.device).repeat_interleave(FRAMES)
+    timesteps = dice.timesteps(batch, x.device, DRAWS).repeat_interleave(FRAMES)
     with attached(stack.unet, motion, FRAMES):
         return noise_loss(stack, x, timesteps, text, dice)
 

@@ -8,6 +8,8 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
+from ...motion_modules.model import MotionModel
+
 
 @torch.no_grad()
 def pass_through(network: nn.Module) -> None:
@@ -32,6 +34,26 @@ def pass_through(network: nn.Module) -> None:
         elif isinstance(module, Upsample2D):
             _zero(module.conv)
             nn.init.dirac_(module.conv.weight)
+
+
+@torch.no_grad()
+def average_frames(motion: MotionModel) -> None:
+    """Makes every temporal attention of an untrained motion module add about the mean over frames, and the module as a whole nothing.
+
+    At high noise that mean is what one frame can learn from the others; the zero `proj_out` (arXiv 2307.04725) finds it ready to use.
+    """
+    for transformer in motion.transformers().values():
+        _zero(transformer.proj_out)
+        _keep(transformer.proj_in)
+        for block in transformer.transformer_blocks:
+            for attention in (block.attn1, block.attn2):
+                nn.init.eye_(attention.to_v.weight)
+                _keep(attention.to_out[0])
+
+
+def _keep(layer: nn.Linear) -> None:
+    nn.init.eye_(layer.weight)
+    nn.init.zeros_(layer.bias)
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> None:

@@ -18,6 +18,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 from ...motion_modules import schedule
 from ...motion_modules.config import TINY
+from ...motion_modules.model import MotionModel
 from . import autoencoder, export, latents, networks, report, stages, start, text, tokenizer
 from .loop import Budget, Dice, train
 
@@ -45,7 +46,7 @@ class Recipe:
 
 
 PUBLISHED = Recipe(
-    vae=Budget(1000, 5e-4), text=Budget(500, 2e-3), image=Budget(3000, 1e-3), motion=Budget(1500, 6e-4), distillation=Budget(1000, 3e-4),
+    vae=Budget(1000, 5e-4), text=Budget(500, 2e-3), image=Budget(3000, 1e-3), motion=Budget(1500, 1e-3), distillation=Budget(1000, 3e-4),
     clips=1008, stills=32, videos=2, guidance=1.5, substeps=3,
 )  # fmt: skip
 """What made the weights in the repository."""
@@ -81,6 +82,12 @@ def _unet() -> UNet2DConditionModel:
     return unet
 
 
+def _motion() -> MotionModel:
+    motion = networks.motion(nn)
+    start.average_frames(motion)
+    return motion
+
+
 def train_image(folder: Path, seed: int, recipe: Recipe, clips: Tensor, words: PreTrainedTokenizerFast, text_encoder: CLIPTextModel) -> stages.Stack:
     """The stack with a UNet that draws stills, frozen, where the clips are."""
     unet = _seeded(seed, _unet).to(clips.device)
@@ -94,10 +101,7 @@ def train_image(folder: Path, seed: int, recipe: Recipe, clips: Tensor, words: P
 def train_motion(folder: Path, seed: int, recipe: Recipe, clips: Tensor, stack: stages.Stack):
     """The motion module, before and after distillation."""
     scenes = [latents.scene(seed, index) for index in range(len(clips))]
-    motion = _seeded(seed, networks.motion, nn).to(clips.device)
-    for transformer in motion.transformers().values():  # training starts as the image model
-        nn.init.zeros_(transformer.proj_out.weight)
-        nn.init.zeros_(transformer.proj_out.bias)
+    motion = _seeded(seed, _motion).to(clips.device)
     train("motion", motion, lambda dice: stages.motion_loss(stack, motion, clips, scenes, recipe.videos, dice), recipe.motion, folder, seed)
     teacher = stages.Teacher(motion.requires_grad_(False).eval(), recipe.guidance, recipe.substeps)
     student = networks.motion(nn).to(clips.device)
