@@ -39,13 +39,13 @@ def test_attention_adds_nothing_and_skip_connections_add(x):
 
 
 @torch.no_grad()
-def test_a_motion_module_starts_as_nothing_on_top_of_the_mean_over_frames(x):
+def test_a_motion_module_starts_as_nothing_and_knows_how_frames_differ(x):
     motion = networks.motion(torch.nn)
-    start.average_frames(motion)
+    start.compare_frames(motion)
     transformer = next(iter(motion.transformers().values()))
     clip = x.repeat(2, 1, 1, 1)
     assert torch.equal(transformer(clip, 4), clip)
     block, states = transformer.transformer_blocks[0], torch.randn(3, 16, networks.WIDTHS[0])
-    for query in (block.attn1.to_q, block.attn2.to_q):
-        torch.nn.init.zeros_(query.weight)  # every frame looks at all alike
-    torch.testing.assert_close(block.attn1(states), states.mean(1, keepdim=True).expand_as(states), atol=1e-5, rtol=1e-4)
+    torch.nn.init.zeros_(block.attn1.to_q.weight)  # every frame looks at all alike
+    torch.testing.assert_close(states + block.attn1(states), states - states.mean(1, keepdim=True), atol=1e-5, rtol=1e-4)
+    assert not block.attn2(states).any()

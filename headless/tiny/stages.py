@@ -21,7 +21,7 @@ MIN_SNR = 5.0
 """arXiv 2303.09556: samples with less noise than this count less."""
 HUBER = 0.1
 """Errors below it count squared, larger ones as they are."""
-DRAWS = 2
+DRAWS = 3
 """Timesteps of clips are the largest of this many: where frames come from is decided in much noise, and a still with little of it needs no other frames."""
 DROPPED = 0.1
 """Share of captions replaced by nothing, for classifier-free guidance (arXiv 2207.12598)."""

@@ -37,23 +37,25 @@ def pass_through(network: nn.Module) -> None:
 
 
 @torch.no_grad()
-def average_frames(motion: MotionModel) -> None:
-    """Makes every temporal attention of an untrained motion module add about the mean over frames, and the module as a whole nothing.
+def compare_frames(motion: MotionModel) -> None:
+    """Makes every temporal transformer of an untrained motion module work out how a frame differs from the mean over frames, and add nothing.
 
-    At high noise that mean is what one frame can learn from the others; the zero `proj_out` (arXiv 2307.04725) finds it ready to use.
+    Taking some of that difference off pulls the frames together, which is what they can do for each other in much noise; the zero `proj_out`
+    (arXiv 2307.04725) has only to find out how much, and from a clip in which all frames agree it learns nothing wrong.
     """
     for transformer in motion.transformers().values():
+        _keep(transformer.proj_in, 1)
         _zero(transformer.proj_out)
-        _keep(transformer.proj_in)
         for block in transformer.transformer_blocks:
-            for attention in (block.attn1, block.attn2):
+            for attention, part in ((block.attn1, -1), (block.attn2, 0)):
                 nn.init.eye_(attention.to_v.weight)
-                _keep(attention.to_out[0])
+                _keep(attention.to_out[0], part)
 
 
-def _keep(layer: nn.Linear) -> None:
-    nn.init.eye_(layer.weight)
-    nn.init.zeros_(layer.bias)
+def _keep(layer: nn.Linear, part: float) -> None:
+    """Output i is a part of input i."""
+    _zero(layer)
+    layer.weight.diagonal().fill_(part)
 
 
 def _zero(layer: nn.Conv2d | nn.Linear) -> None:

@@ -46,8 +46,8 @@ class Recipe:
 
 
 PUBLISHED = Recipe(
-    vae=Budget(1000, 5e-4), text=Budget(500, 2e-3), image=Budget(3000, 1e-3), motion=Budget(1500, 1e-3), distillation=Budget(1000, 3e-4),
-    clips=1008, stills=32, videos=2, guidance=1.5, substeps=3,
+    vae=Budget(1000, 5e-4), text=Budget(500, 2e-3), image=Budget(3000, 1e-3), motion=Budget(1500, 1.5e-3), distillation=Budget(1000, 3e-4),
+    clips=1008, stills=32, videos=2, guidance=1.0, substeps=2,
 )  # fmt: skip
 """What made the weights in the repository."""
 
@@ -84,7 +84,7 @@ def _unet() -> UNet2DConditionModel:
 
 def _motion() -> MotionModel:
     motion = networks.motion(nn)
-    start.average_frames(motion)
+    start.compare_frames(motion)
     return motion
 
 
