@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from animatediff_turbo.headless.tiny import networks, start
+from animatediff_turbo.motion_modules.layers import HEADS, positional_encoding
 
 TEXT = torch.zeros(2, networks.TEXT_TOKENS, networks.TEXT_WIDTH)
 
@@ -45,7 +46,21 @@ def test_a_motion_module_starts_as_nothing_and_knows_how_frames_differ(x):
     transformer = next(iter(motion.transformers().values()))
     clip = x.repeat(2, 1, 1, 1)
     assert torch.equal(transformer(clip, 4), clip)
-    block, states = transformer.transformer_blocks[0], torch.randn(3, 16, networks.WIDTHS[0])
+    block, states = transformer.transformer_blocks[0], torch.randn(3, 16, networks.WIDTHS[0], generator=torch.Generator().manual_seed(1))
+    states = functional.normalize(states.unflatten(-1, (HEADS, -1)), dim=-1).flatten(-2) * 8
     torch.nn.init.zeros_(block.attn1.to_q.weight)  # every frame looks at all alike
-    torch.testing.assert_close(states + block.attn1(states), states - states.mean(1, keepdim=True), atol=1e-5, rtol=1e-4)
-    assert not block.attn2(states).any()
+    differing, told = (states + block.attn1(states)).split((networks.WIDTHS[0] - start.TOLD, start.TOLD), -1)
+    expected = states - states.mean(1, keepdim=True)
+    torch.testing.assert_close(differing, expected[..., : -start.TOLD], atol=1e-5, rtol=1e-4)
+    assert torch.equal(told, states[..., -start.TOLD :])
+    nothing, itself = block.attn2(states).split((networks.WIDTHS[0] - start.TOLD, start.TOLD), -1)
+    assert not nothing.any()
+    torch.testing.assert_close(itself, states[..., start.ENCODED : start.ENCODED + start.TOLD], atol=0.05, rtol=0)
+
+
+@torch.no_grad()
+def test_what_the_frames_are_told_tells_them_apart():
+    """The part of the positional encoding that is handed on is another for each of the 16 frames, and most of it changes one way over the clip."""
+    told = positional_encoding(16, networks.WIDTHS[0], torch.zeros(1))[:, start.ENCODED : start.ENCODED + start.TOLD]
+    assert torch.cdist(told, told).add(torch.eye(16)).min() > 0.3
+    assert ((told.diff(dim=0) > 0).all(0) | (told.diff(dim=0) < 0).all(0)).float().mean() > 0.4

@@ -1,5 +1,7 @@
 """The recipe of the tiny model: every stage runs, what it writes is what others read, and the losses are what they say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
@@ -13,7 +15,7 @@ from animatediff_turbo.motion_modules import checkpoint, sampling, schedule
 from animatediff_turbo.motion_modules.config import TINY
 
 ONE = Budget(1, 1e-4)
-SMALL = train.Recipe(vae=ONE, text=ONE, image=ONE, motion=ONE, distillation=ONE, clips=2, stills=2, videos=1, guidance=2.0, substeps=2)
+SMALL = train.Recipe(vae=ONE, text=ONE, image=ONE, motion=ONE, distillation=ONE, clips=2, crossings=2, stills=2, videos=1, guidance=2.0, substeps=2)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def test_normalised_latents_have_unit_deviation_and_decode_to_the_same_picture()
 
 
 def test_clips_are_of_trained_combinations_at_many_places():
-    scenes = [latents.scene(0, index) for index in range(2 * len(world.TRAINED))]
+    scenes = [latents.scene(0, index, world.ANYWHERE) for index in range(2 * len(world.TRAINED))]
     assert not {(scene.shape, scene.colour, scene.direction, scene.background) for scene in scenes} & {
         (scene.shape, scene.colour, scene.direction, scene.background) for scene in world.HELD_OUT
     }
@@ -106,6 +108,33 @@ def test_the_noise_loss_is_the_weighted_error_of_the_noise(stack):
     error = (predict(stack.unet, sigma[:, None, None, None] * noise, sigma, timesteps, text) - noise).square().mean((1, 2, 3))
     snr = sigma**-2
     assert torch.isclose(found, (error * snr.clamp(max=5) / snr * torch.maximum(sigma, torch.tensor(1.0))).mean())
+
+
+def test_a_hidden_picture_is_asked_for_all_the_same(stack):
+    """What is asked for is the noise that would have led from the picture to what the UNet sees; with the picture in sight that is the noise."""
+    generator = torch.Generator().manual_seed(2)
+    x, text = torch.randn(2, 4, 16, 16, generator=generator), stack.encode(["a red circle", ""])
+    timesteps = torch.tensor([500, 999])
+    found = stages.noise_loss(stack, x, timesteps, text, Dice.of(1), torch.tensor([1.0, 0.0]))
+    sigma = stack.sigmas[timesteps][:, None, None, None]
+    seen = torch.stack([x[0], torch.zeros_like(x[1])]) + sigma * torch.randn(x.shape, generator=Dice.of(1).torch)
+    wanted = (seen - x) / sigma
+    error = (predict(stack.unet, seen, sigma.flatten(), timesteps, text) - wanted).square().mean((1, 2, 3))
+    assert torch.isclose(found, (error * sigma.flatten().clamp(min=1)).mean())
+
+
+def test_motion_is_trained_on_blank_clips_too(stack, motion):
+    """Where sampling starts there is no picture: some steps see the last timestep with nothing but noise."""
+    seen = []
+    handle = stack.unet.register_forward_pre_hook(lambda module, arguments, kwargs: seen.append((arguments, kwargs)), with_kwargs=True)
+    clips, scenes = torch.full((1, world.FRAMES, 4, 8, 8), 1e4), [world.HELD_OUT[0]]
+    with torch.no_grad():
+        for step in range(20):
+            stages.motion_loss(stack, motion, clips, scenes, 1, Dice.of(step))
+    handle.remove()
+    tensors = [[each for each in (*arguments, *kwargs.values()) if isinstance(each, torch.Tensor)] for arguments, kwargs in seen]
+    blank = [step for step in tensors if step[0].abs().max() < 100]
+    assert 1 <= len(blank) <= 10 and all(int(each.max()) == 999 for _, each, *_ in blank)
 
 
 def test_the_teachers_path_is_eulers(stack, motion):
@@ -147,7 +176,10 @@ def test_every_loss_stays_on_its_device():
         text.loss(text.Reader(known, text_encoder).to("meta"), Dice.of(1)),
         stages.image_loss(on_meta, clips, scenes, 2, Dice.of(1)),
         stages.motion_loss(on_meta, motions[0], clips, scenes, 1, Dice.of(1)),
-        *(stages.consistency_loss(on_meta, motions[0], stages.Teacher(motions[1], 2.0, 2), TINY, clips, scenes, 1, Dice.of(seed)) for seed in range(4)),
+        *(
+            stages.consistency_loss(on_meta, motions[0], stages.Teacher(motions[1], 2.0, 2), replace(TINY, distilled_steps=levels), clips, scenes, 1, Dice.of(1))
+            for levels in (1, 8)
+        ),
     ]
     assert all(loss.device.type == "meta" and loss.shape == () for loss in losses)
     raw = latents.sample(vae, 0, 2)

@@ -81,6 +81,14 @@ def test_shapes_never_leave_the_picture():
         assert float(centres.min()) >= world.REACH - 1e-3 and float(centres.max()) <= world.SIDE - world.REACH + 1e-3
 
 
+def test_crossing_ways_pass_the_middle():
+    rng = random.Random(2)
+    placed = [world.place(scene, rng, world.CROSSING) for scene in world.COMBINATIONS]
+    off = torch.tensor([(scene.x, scene.y) if world.DIRECTIONS[scene.direction][0] else (scene.y, scene.x) for scene in placed]) - world.SIDE / 2
+    along, across = off.abs().amax(0).tolist()
+    assert 5 < along <= 6 and 25 < across <= 28
+
+
 def test_every_caption_is_made_of_known_words_that_name_the_scene():
     known, rng = tokenizer.build(), random.Random(3)
     for scene in world.COMBINATIONS * 5:

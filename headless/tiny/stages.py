@@ -23,6 +23,11 @@ HUBER = 0.1
 """Errors below it count squared, larger ones as they are."""
 DRAWS = 3
 """Timesteps of clips are the largest of this many: where frames come from is decided in much noise, and a still with little of it needs no other frames."""
+LEVEL_DRAWS = 2
+"""The same for the levels of distillation, of which the student has to get every one right."""
+BLANK = 0.2
+"""Share of clips that are trained on the last timestep without any picture in the noise, which is where sampling starts (arXiv 2305.08891): there
+the motion module has nothing but the words to tell it which way things move."""
 DROPPED = 0.1
 """Share of captions replaced by nothing, for classifier-free guidance (arXiv 2207.12598)."""
 
@@ -47,17 +52,18 @@ def caption(scene: Scene, dice: Dice) -> str:
     return "" if dice.python.random() < DROPPED else words.caption(scene, dice.python)
 
 
-def noise_loss(stack: Stack, x: Tensor, timesteps: Tensor, text: Tensor, dice: Dice) -> Tensor:
-    """The weighted squared error of the predicted noise. x: (n, 4, h, w); timesteps: (n,); text: (n, tokens, width).
+def noise_loss(stack: Stack, x: Tensor, timesteps: Tensor, text: Tensor, dice: Dice, visible: Tensor | None = None) -> Tensor:
+    """The weighted squared error of the predicted noise. x: (n, 4, h, w); timesteps: (n,); text: (n, tokens, width); visible: (n,), 0 hides x in the noise.
 
     Where there is more noise than picture, its weight grows with sigma, halfway between the error of the noise and that of the clean picture: at 4 steps
     what is asked for is decided there, and an error of a hundredth of the noise is a quarter of the picture.
     """
     sigma = stack.sigmas[timesteps]
-    noise = dice.normal(x)
-    predicted = predict(stack.unet, x + sigma[:, None, None, None] * noise, sigma, timesteps, text)
+    noise, spread = dice.normal(x), sigma[:, None, None, None]
+    hidden = torch.zeros_like(x) if visible is None else x * (1 - visible)[:, None, None, None]
+    predicted = predict(stack.unet, x - hidden + spread * noise, sigma, timesteps, text)
     weight = (MIN_SNR * sigma**2).clamp(max=1) * sigma.clamp(min=1)
-    return (weight * (predicted - noise).square().mean((1, 2, 3))).mean()
+    return (weight * (predicted - noise + hidden / spread).square().mean((1, 2, 3))).mean()
 
 
 def image_loss(stack: Stack, clips: Tensor, scenes: Sequence[Scene], batch: int, dice: Dice) -> Tensor:
@@ -71,9 +77,10 @@ def image_loss(stack: Stack, clips: Tensor, scenes: Sequence[Scene], batch: int,
 def motion_loss(stack: Stack, motion: MotionModel, clips: Tensor, scenes: Sequence[Scene], batch: int, dice: Dice) -> Tensor:
     """Whole clips, one timestep and one caption each; noise is drawn for every frame anew (arXiv 2307.04725)."""
     x, text = _whole(stack, clips, scenes, batch, dice)
-    timesteps = dice.timesteps(batch, x.device, DRAWS).repeat_interleave(FRAMES)
+    blank = torch.tensor([dice.python.random() < BLANK for _ in range(batch)], device=x.device)
+    timesteps = dice.timesteps(batch, x.device, DRAWS).masked_fill(blank, len(stack.sigmas) - 1)
     with attached(stack.unet, motion, FRAMES):
-        return noise_loss(stack, x, timesteps, text, dice)
+        return noise_loss(stack, x, timesteps.repeat_interleave(FRAMES), text, dice, (~blank).float().repeat_interleave(FRAMES))
 
 
 @torch.no_grad()
@@ -104,9 +111,9 @@ def consistency_loss(
     """
     x, text = _whole(stack, clips, scenes, batch, dice)
     grid = [None, *schedule.distilled_timesteps(adapter)]
-    level = dice.python.randrange(1, len(grid))
+    level = max(dice.python.randrange(1, len(grid)) for _ in range(LEVEL_DRAWS))
     start, end = grid[level], grid[level - 1]
-    x = x + stack.sigmas[start] * dice.normal(x)
+    x = stack.sigmas[start] * dice.normal(x) + (x if level < len(grid) - 1 else 0)  # sampling starts from nothing but noise
     with torch.no_grad():
         empty = stack.encode([""]).expand(len(x), -1, -1)
         below = _solve(stack, teacher, x, start, end, text, empty)

@@ -10,6 +10,10 @@ from torch import nn
 
 from ...motion_modules.model import MotionModel
 
+TOLD, SHARPNESS = 16, 2.0
+ENCODED = 8
+"""From this channel on, the sines and cosines of the positional encoding turn slowly enough to rise or fall over 16 frames."""
+
 
 @torch.no_grad()
 def pass_through(network: nn.Module) -> None:
@@ -38,18 +42,23 @@ def pass_through(network: nn.Module) -> None:
 
 @torch.no_grad()
 def compare_frames(motion: MotionModel) -> None:
-    """Makes every temporal transformer of an untrained motion module work out how a frame differs from the mean over frames, and add nothing.
+    """Makes every temporal transformer of an untrained motion module work out what it will need, and add nothing.
 
-    Taking some of that difference off pulls the frames together, which is what they can do for each other in much noise; the zero `proj_out`
-    (arXiv 2307.04725) has only to find out how much, and from a clip in which all frames agree it learns nothing wrong.
+    Most channels hold how a frame differs from the mean over frames: taking some of it off pulls the frames together, which is what they can do for
+    each other in much noise, and the zero `proj_out` (arXiv 2307.04725) has only to find out how much. That takes out what all frames share, such as the
+    words; the last `TOLD` channels keep it and get the number of the frame on top, so that the feed-forward layer has both: right, and late, is right.
     """
     for transformer in motion.transformers().values():
         _keep(transformer.proj_in, 1)
         _zero(transformer.proj_out)
         for block in transformer.transformer_blocks:
-            for attention, part in ((block.attn1, -1), (block.attn2, 0)):
+            for attention in (block.attn1, block.attn2):
                 nn.init.eye_(attention.to_v.weight)
-                _keep(attention.to_out[0], part)
+                _keep(attention.to_out[0], 0)
+            block.attn1.to_out[0].weight.diagonal()[:-TOLD] = -1
+            for projection in (block.attn2.to_q, block.attn2.to_k):  # every frame looks at itself
+                nn.init.eye_(projection.weight).mul_(SHARPNESS)
+            block.attn2.to_out[0].weight[-TOLD:, ENCODED : ENCODED + TOLD].fill_diagonal_(1)
 
 
 def _keep(layer: nn.Linear, part: float) -> None:

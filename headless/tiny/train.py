@@ -19,7 +19,7 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from ...motion_modules import schedule
 from ...motion_modules.config import TINY
 from ...motion_modules.model import MotionModel
-from . import autoencoder, export, latents, networks, report, stages, start, text, tokenizer
+from . import autoencoder, export, latents, networks, report, stages, start, text, tokenizer, world
 from .loop import Budget, Dice, train
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 class Recipe:
     """How much of everything.
 
-    clips: latents that are encoded once; stills, videos: batch sizes of the image and of the later stages.
+    clips, crossings: latents that are encoded once for the image and for the later stages; stills, videos: batch sizes of these.
     guidance, substeps: of the teacher, see `stages.Teacher`.
     """
 
@@ -39,6 +39,7 @@ class Recipe:
     motion: Budget
     distillation: Budget
     clips: int
+    crossings: int
     stills: int
     videos: int
     guidance: float
@@ -47,7 +48,7 @@ class Recipe:
 
 PUBLISHED = Recipe(
     vae=Budget(1000, 5e-4), text=Budget(500, 2e-3), image=Budget(3000, 1e-3), motion=Budget(1500, 1.5e-3), distillation=Budget(1000, 3e-4),
-    clips=1008, stills=32, videos=2, guidance=1.0, substeps=2,
+    clips=1008, crossings=480, stills=32, videos=2, guidance=1.0, substeps=2,
 )  # fmt: skip
 """What made the weights in the repository."""
 
@@ -92,7 +93,7 @@ def train_image(folder: Path, seed: int, recipe: Recipe, clips: Tensor, words: P
     """The stack with a UNet that draws stills, frozen, where the clips are."""
     unet = _seeded(seed, _unet).to(clips.device)
     stack = stages.Stack(words, text_encoder, unet, schedule.sigma_table(TINY.beta_schedule).to(clips.device))
-    scenes = [latents.scene(seed, index) for index in range(len(clips))]
+    scenes = [latents.scene(seed, index, world.ANYWHERE) for index in range(len(clips))]
     train("image", unet, lambda dice: stages.image_loss(stack, clips, scenes, recipe.stills, dice), recipe.image, folder, seed)
     unet.requires_grad_(False).eval()
     return stack
@@ -100,7 +101,7 @@ def train_image(folder: Path, seed: int, recipe: Recipe, clips: Tensor, words: P
 
 def train_motion(folder: Path, seed: int, recipe: Recipe, clips: Tensor, stack: stages.Stack):
     """The motion module, before and after distillation."""
-    scenes = [latents.scene(seed, index) for index in range(len(clips))]
+    scenes = [latents.scene(seed, index, world.CROSSING) for index in range(len(clips))]
     motion = _seeded(seed, _motion).to(clips.device)
     train("motion", motion, lambda dice: stages.motion_loss(stack, motion, clips, scenes, recipe.videos, dice), recipe.motion, folder, seed)
     teacher = stages.Teacher(motion.requires_grad_(False).eval(), recipe.guidance, recipe.substeps)
@@ -119,9 +120,10 @@ def run(folder: Path, seed: int, recipe: Recipe, device: str = "cpu") -> None:
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     vae = train_vae(folder, seed, recipe, device)
-    clips = latents.clips(vae, folder, seed, recipe.clips)
-    stack = train_image(folder, seed, recipe, clips, *train_text(folder, seed, recipe, device))
+    stills = latents.clips(vae, folder / "stills", seed, recipe.clips, world.ANYWHERE)
+    stack = train_image(folder, seed, recipe, stills, *train_text(folder, seed, recipe, device))
     export.save_base(folder / "tiny_sd15", stack, vae, TINY.beta_schedule)
+    clips = latents.clips(vae, folder / "clips", seed, recipe.crossings, world.CROSSING)
     motion, distilled = train_motion(folder, seed, recipe, clips, stack)
     export.save_motion(folder / "undistilled_motion.safetensors", motion)
     export.save_motion(folder / "tiny_turbo_motion.safetensors", distilled)

@@ -32,6 +32,9 @@ COLOURS: Mapping[str, tuple[int, int, int]] = MappingProxyType(
 BACKGROUNDS: Mapping[str, tuple[int, int, int]] = MappingProxyType({"black": (5, 5, 5), "grey": (100, 100, 100), "navy": (15, 25, 85)})
 DIRECTIONS: Mapping[str, tuple[int, int]] = MappingProxyType({"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)})
 
+ANYWHERE, CROSSING = (math.inf, math.inf), (6.0, 28.0)
+"""Where shapes are, see `place`. Stills are of ways anywhere, clips of ways across the middle: there the words and a frame's number tell where the shape
+is, in which noise is no help, and a motion module learns it within hundreds of steps."""
 REACH = 24
 """No shape reaches farther than this many pixels from its centre."""
 TRAIL_LENGTH, TRAIL_OPACITY = 30, 0.45
@@ -114,11 +117,17 @@ def some_pairs(count: int) -> list[tuple[Scene, int]]:
     return random.Random(0).sample(TEST_PAIRS, count)
 
 
-def place(scene: Scene, rng: random.Random, frames: int = FRAMES) -> Scene:
-    """The scene at a random place from where the shape stays in the picture during all frames."""
-    dx, dy = DIRECTIONS[scene.direction]
-    travel = SPEED * (frames - 1) / 2
-    low = [REACH + travel * abs(d) for d in (dx, dy)]
+def place(scene: Scene, rng: random.Random, spread: tuple[float, float] = ANYWHERE, frames: int = FRAMES) -> Scene:
+    """The scene at a random place from where the shape stays in the picture during all frames.
+
+    Args:
+        spread: how far from the middle of the picture the middle of the way may lie, in pixels, along the way and across it.
+    """
+    along, across = spread
+    low = []
+    for moves in map(abs, DIRECTIONS[scene.direction]):
+        farthest = along if moves else across
+        low.append(max(REACH + SPEED * (frames - 1) / 2 * moves, SIDE / 2 - farthest))
     x, y = (rng.uniform(margin, SIDE - margin) for margin in low)
     return Scene(scene.shape, scene.colour, scene.direction, scene.background, x, y)
 
