@@ -72,8 +72,9 @@ def load(path: str | os.PathLike, copy: bool = False) -> Checkpoint:
     state_dict = {name: _finite(path, key, tensors.read(key)) for name, key in keys.items()}
     if copy:
         state_dict = {name: tensor.clone() for name, tensor in state_dict.items()}
-    positions = _positions(path, tensors, layout)
-    logger.info("%s: %d of its %d tensors are a motion module.", path.name, len(state_dict), len(tensors.shapes))
+    encodings = convert.position_keys(tensors.shapes)
+    positions = _positions(path, tensors, encodings, layout)
+    logger.info("%s: %d of its %d tensors are a motion module.", path.name, len(state_dict) + len(encodings), len(tensors.shapes))
     return Checkpoint(path, state_dict, layout, positions)
 
 
@@ -153,9 +154,8 @@ def _finite(path: Path, key: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _positions(path: Path, tensors: Tensors, layout: Layout) -> int | None:
+def _positions(path: Path, tensors: Tensors, stored: Mapping[str, str], layout: Layout) -> int | None:
     """Frames of the stored positional encodings, each of which must be the one that is computed instead of it."""
-    stored = convert.position_keys(tensors.shapes)
     if not stored:
         return None
     widths = dict(zip(names(layout), layout.channels(), strict=True))
