@@ -76,6 +76,16 @@ def test_the_report_names_scores_losses_and_hashes(trained):
     assert (trained / "contact_sheet.png").stat().st_size > 1000
 
 
+def test_an_interrupted_report_goes_on_with_the_rows_it_has(trained):
+    def write(pairs):
+        return report.write(trained, 0, SMALL, rows=("1 step",), pairs=pairs).read_text()
+
+    text = write(world.TEST_PAIRS[:1])
+    (kept,) = (path for path in (trained / "scores").iterdir() if path.read_text() in text)
+    kept.write_text("| 1 step | from before |")
+    assert "from before" in write(world.TEST_PAIRS[:1]) and "from before" not in write(world.TEST_PAIRS[1:2])
+
+
 def test_normalised_latents_have_unit_deviation_and_decode_to_the_same_picture():
     torch.manual_seed(3)
     vae = networks.vae().eval().requires_grad_(False)
@@ -115,7 +125,7 @@ def test_a_hidden_picture_is_asked_for_all_the_same(stack):
     generator = torch.Generator().manual_seed(2)
     x, text = torch.randn(2, 4, 16, 16, generator=generator), stack.encode(["a red circle", ""])
     timesteps = torch.tensor([500, 999])
-    found = stages.noise_loss(stack, x, timesteps, text, Dice.of(1), torch.tensor([1.0, 0.0]))
+    found = stages.noise_loss(stack, x, timesteps, text, Dice.of(1), torch.tensor([False, True]))
     sigma = stack.sigmas[timesteps][:, None, None, None]
     seen = torch.stack([x[0], torch.zeros_like(x[1])]) + sigma * torch.randn(x.shape, generator=Dice.of(1).torch)
     wanted = (seen - x) / sigma

@@ -1,7 +1,8 @@
 """What a training run came to: scores, losses, pictures and the weights' hashes, as Markdown beside the weights."""
 
 import csv
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ..pipeline import TextToVideo
 from . import evaluate
 from .export import sha256
 from .world import FRAMES, SIDE, TEST_PAIRS, Scene
@@ -17,6 +19,10 @@ Pairs = Sequence[tuple[Scene, int]]
 
 SHOWN = 5
 """Frames of each clip in the contact sheet."""
+PICTURES = 16
+"""Clips in it."""
+STRIDE = 13
+"""From one of them to the next in the list of pairs: all shapes, colours and ways are among them."""
 MARGIN, TEXT_HEIGHT = 4, 16
 
 
@@ -46,17 +52,16 @@ def losses(log: Path, points: int = 8) -> str:
 
 
 def write(folder: Path, seed: int, recipe: object, rows: Iterable[str] = tuple(evaluate.ROWS), pairs: Pairs = TEST_PAIRS, device: str = "cpu") -> Path:
-    """Scores the weights in folder on held-out pairs and writes folder/report.md and folder/contact_sheet.png."""
+    """Scores the weights in folder on held-out pairs and writes folder/report.md and folder/contact_sheet.png.
+
+    Rows that were scored on the same weights and pairs before are read from folder/scores.
+    """
     stack = evaluate.stacks(folder, device)
-    table, pictures = [evaluate.HEAD], []
-    for name in rows:
-        row = evaluate.ROWS[name]
-        found = list(evaluate.clips(stack(row), pairs, row.steps))
-        table.append(evaluate.line(name, evaluate.score(found)))
-        pictures = pictures or _spread(found)
-    contact_sheet(pictures).save(folder / "contact_sheet.png")
-    stages = [f"- {log.stem}: {losses(log)}" for log in sorted(folder.glob("*.csv"))]
     hashes = [f"- `{path.relative_to(folder).as_posix()}` {sha256(path)}" for path in sorted(folder.rglob("*.safetensors"))]
+    table = [evaluate.HEAD, *(_line(folder / "scores", name, stack, pairs, hashes) for name in rows)]
+    shown = evaluate.clips(stack(evaluate.Row()), [pairs[STRIDE * i % len(pairs)] for i in range(min(PICTURES, len(pairs)))], evaluate.Row.steps)
+    contact_sheet((scene.prompt, clip) for scene, clip in shown).save(folder / "contact_sheet.png")
+    stages = [f"- {log.stem}: {losses(log)}" for log in sorted(folder.glob("*.csv"))]
     settings = [f"- {name}: {value}" for name, value in asdict(recipe).items()]
     text = [
         "# The tiny model", "", f"Seed {seed}, torch {torch.__version__}.", "", "![Held-out prompts](contact_sheet.png)",
@@ -68,5 +73,12 @@ def write(folder: Path, seed: int, recipe: object, rows: Iterable[str] = tuple(e
     return path
 
 
-def _spread(found: Sequence[tuple[Scene, Tensor]], count: int = 16) -> list[tuple[str, Tensor]]:
-    return [(scene.prompt, clip) for scene, clip in found[:: max(1, len(found) // count)][:count]]
+def _line(folder: Path, name: str, stack: Callable[[evaluate.Row], TextToVideo], pairs: Pairs, hashes: Sequence[str]) -> str:
+    """The table's line of a row, which takes minutes without a GPU."""
+    row = evaluate.ROWS[name]
+    path = folder / f"{hashlib.sha256(repr((name, row, pairs, hashes)).encode()).hexdigest()}.md"
+    if not path.is_file():
+        text = evaluate.line(name, evaluate.score(evaluate.clips(stack(row), pairs, row.steps)))
+        folder.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return path.read_text(encoding="utf-8")

@@ -52,18 +52,18 @@ def caption(scene: Scene, dice: Dice) -> str:
     return "" if dice.python.random() < DROPPED else words.caption(scene, dice.python)
 
 
-def noise_loss(stack: Stack, x: Tensor, timesteps: Tensor, text: Tensor, dice: Dice, visible: Tensor | None = None) -> Tensor:
-    """The weighted squared error of the predicted noise. x: (n, 4, h, w); timesteps: (n,); text: (n, tokens, width); visible: (n,), 0 hides x in the noise.
+def noise_loss(stack: Stack, x: Tensor, timesteps: Tensor, text: Tensor, dice: Dice, blank: Tensor | None = None) -> Tensor:
+    """The weighted squared error of the predicted noise. x: (n, 4, h, w); timesteps: (n,); text: (n, tokens, width); blank: (n,) bool, hides x in the noise.
 
     Where there is more noise than picture, its weight grows with sigma, halfway between the error of the noise and that of the clean picture: at 4 steps
     what is asked for is decided there, and an error of a hundredth of the noise is a quarter of the picture.
     """
     sigma = stack.sigmas[timesteps]
     noise, spread = dice.normal(x), sigma[:, None, None, None]
-    hidden = torch.zeros_like(x) if visible is None else x * (1 - visible)[:, None, None, None]
-    predicted = predict(stack.unet, x - hidden + spread * noise, sigma, timesteps, text)
+    shown = x if blank is None else x.masked_fill(blank[:, None, None, None], 0)
+    predicted = predict(stack.unet, shown + spread * noise, sigma, timesteps, text)
     weight = (MIN_SNR * sigma**2).clamp(max=1) * sigma.clamp(min=1)
-    return (weight * (predicted - noise + hidden / spread).square().mean((1, 2, 3))).mean()
+    return (weight * (predicted - noise + (x - shown) / spread).square().mean((1, 2, 3))).mean()
 
 
 def image_loss(stack: Stack, clips: Tensor, scenes: Sequence[Scene], batch: int, dice: Dice) -> Tensor:
@@ -80,7 +80,7 @@ def motion_loss(stack: Stack, motion: MotionModel, clips: Tensor, scenes: Sequen
     blank = torch.tensor([dice.python.random() < BLANK for _ in range(batch)], device=x.device)
     timesteps = dice.timesteps(batch, x.device, DRAWS).masked_fill(blank, len(stack.sigmas) - 1)
     with attached(stack.unet, motion, FRAMES):
-        return noise_loss(stack, x, timesteps.repeat_interleave(FRAMES), text, dice, (~blank).float().repeat_interleave(FRAMES))
+        return noise_loss(stack, x, timesteps.repeat_interleave(FRAMES), text, dice, blank.repeat_interleave(FRAMES))
 
 
 @torch.no_grad()

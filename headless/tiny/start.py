@@ -1,4 +1,4 @@
-"""First weights from which the convolutional stacks learn several times faster than from diffusers' random ones."""
+"""First weights from which the UNet, the VAE and the motion module learn several times faster than from random ones."""
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -10,7 +10,10 @@ from torch import nn
 
 from ...motion_modules.model import MotionModel
 
-TOLD, SHARPNESS = 16, 2.0
+TOLD = 16
+"""Channels of the motion module that know what all frames share and which frame it is."""
+SHARPNESS = 2.0
+"""Of the attention by which a frame looks at itself alone: what queries and keys are multiplied with."""
 ENCODED = 8
 """From this channel on, the sines and cosines of the positional encoding turn slowly enough to rise or fall over 16 frames."""
 
