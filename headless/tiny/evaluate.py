@@ -1,6 +1,7 @@
 """Scores the tiny model on the held-out pairs: python -m animatediff_turbo.headless.tiny.evaluate
 
-The table has the model as it is used, and what must be worse: without its motion module, before distillation, on another noise schedule.
+The table has the model as it is used, and what shows each part's share: without its motion module, before distillation
+(as such modules are sampled, and as the distilled one is), on another noise schedule.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...motion_modules import checkpoint
-from ...motion_modules.config import TINY, Adapter
+from ...motion_modules.config import ADAPTERS, TINY, Adapter
 from ...weights import TINY_BASE, TINY_MOTION
 from .. import base
 from ..pipeline import Request, TextToVideo
@@ -42,8 +43,11 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "2 steps": Row(2),
         "8 steps": Row(8),
         "no motion module": Row(strength=0.0),
-        "before distillation": Row(distilled=False),
-        "before distillation, 25 Euler steps": Row(25, replace(TINY, spacing="trailing", sampler="euler", distilled_steps=0, max_steps=50), distilled=False),
+        "before distillation, 25 steps as v3": Row(25, ADAPTERS["AnimateDiff v3"], distilled=False),
+        "before distillation, 4 steps as v3": Row(4, ADAPTERS["AnimateDiff v3"], distilled=False),
+        "before distillation, 4 steps": Row(distilled=False),
+        "before distillation, 2 steps": Row(2, distilled=False),
+        "before distillation, 1 step": Row(1, distilled=False),
         "wrong betas (scaled_linear)": Row(adapter=replace(TINY, beta_schedule="scaled_linear")),
         "wrong spacing (leading)": Row(adapter=replace(TINY, spacing="leading")),
     }
