@@ -1,0 +1,222 @@
+"""The command line from arguments to files, on the tiny model."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import av
+import pytest
+import stacks
+import torch
+from safetensors.torch import load_file, save_file
+
+from animatediff_turbo import schema
+from animatediff_turbo.__main__ import main, parser
+from animatediff_turbo.headless import base, command, render
+from animatediff_turbo.headless.pipeline import Request
+from animatediff_turbo.motion_modules import convert
+from animatediff_turbo.weights import TINY_BASE, TINY_MOTION
+
+FAST = ["--num-inference-steps", "1", "--num-frames", "2", "--seed", "3", "--quiet"]
+PROMPT = "a red circle moving right on a black background"
+
+
+@pytest.fixture(scope="module")
+def stack():
+    return render.load(render.Models(device="cpu"))
+
+
+def frames(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def tag(path):
+    with av.open(str(path)) as container:
+        return json.loads(container.metadata["animatediff_turbo"])
+
+
+def test_a_prompt_is_enough(tmp_path, capsys):
+    out = tmp_path / "out.mp4"
+    assert main([PROMPT, "-o", str(out), "--quiet"]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    assert [frame.shape for frame in frames(out)] == [(128, 128, 3)] * 16
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].average_rate == 8
+    assert tag(out)["prompt"] == PROMPT and tag(out)["adapter"] == "Tiny Turbo" and tag(out)["num_frames"] == 16
+
+
+def test_the_same_seed_is_the_same_clip_and_another_is_not(tmp_path):
+    outputs = [tmp_path / f"{name}.webp" for name in "abc"]
+    for path, seed in zip(outputs, ("5", "5", "6"), strict=True):
+        assert main([PROMPT, "-o", str(path), *FAST[:4], "--seed", seed, "--quality", "100", "--quiet"]) == 0
+    first, second, third = (path.read_bytes() for path in outputs)
+    assert first == second != third
+
+
+def test_without_a_seed_every_clip_is_new_and_says_which(tmp_path):
+    seeds = set()
+    for name in ("a.mp4", "b.mp4"):
+        assert main([PROMPT, "-o", str(tmp_path / name), *FAST[:4], "--quiet"]) == 0
+        seeds.add(tag(tmp_path / name)["seed"])
+    assert len(seeds) == 2
+
+
+def test_a_list_is_rendered_and_gone_on_with(tmp_path, capsys):
+    prompts, out = tmp_path / "list.jsonl", tmp_path / "clips"
+    lines = [{"prompt": "a red circle"}, {"prompt": "a blue star", "seed": 9, "width": 64, "guidance_scale": 2}]
+    prompts.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    arguments = ["--prompts", str(prompts), "-o", str(out), *FAST]
+    assert main(arguments) == 0
+    first, second = sorted(out.iterdir())
+    assert (tag(first)["seed"], tag(second)["seed"]) == (3, 9) and frames(second)[0].shape == (128, 64, 3)
+    kept = first.stat().st_mtime_ns
+    second.unlink()
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert sorted(out.iterdir()) == [first, second] and first.stat().st_mtime_ns == kept
+    assert capsys.readouterr().out.split() == [str(second)]
+    prompts.write_text(json.dumps(lines[0] | {"seed": 4}) + "\n")
+    assert main(arguments) == 0
+    assert len(list(out.iterdir())) == 3  # a changed line is another clip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-o", "x.gif"], r"x\.gif does not end in \.mp4, \.webm, \.webp"),
+        (["-o", "missing/x.mp4"], "There is no folder"),
+        (["--family", "Lightning"], "use auto or one of: AnimateDiff-Lightning 1 step"),
+        (["--width", "100"], "width is 100; use a multiple of 8"),
+        (["--num-frames", "33"], "num_frames is 33; Tiny Turbo knows 1 to 32 frames"),
+        (["--num-inference-steps", "9"], "steps is 9"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--fps", "0"], "fps"),
+        (["--checkpoint", "nowhere"], "--checkpoint without --adapter"),
+        (["--adapter", "nowhere"], "--adapter without --checkpoint"),
+        (["--checkpoint", "nowhere", "--adapter", "nowhere"], "nowhere"),
+        (["--checkpoint", "nowhere", "--adapter", str(TINY_MOTION)], "There is no checkpoint at nowhere"),
+        (["--checkpoint", str(TINY_BASE / "tokenizer"), "--adapter", str(TINY_MOTION)], "is no complete diffusers folder"),
+        (["--checkpoint", str(TINY_MOTION), "--adapter", str(TINY_MOTION)], "could not be loaded .* --config"),
+        (["--device", "banana"], "--device banana does not work here"),
+        (["--device", "meta"], "--device meta does not work here"),
+        (["--lora", "nowhere.safetensors:0.8"], "There is no LoRA at nowhere.safetensors"),
+        (["--lora", str(TINY_MOTION)], "is no LoRA for SD1.5"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([PROMPT, "--quiet", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1 and re.search(sentence, error), error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence_too(tmp_path, capsys):
+    out = tmp_path / "folder.mp4"
+    out.mkdir()
+    assert main([PROMPT, "-o", str(out), *FAST]) == 1
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1 and "folder.mp4 could not be written" in error
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("{", "line 2 is not JSON"),
+        ("[]", 'line 2 is not an object with a "prompt"'),
+        ('{"seed": 1}', 'line 2 is not an object with a "prompt"'),
+        ('{"prompt": "a", "steps": 4}', "line 2 has 'steps'; the fields are prompt, negative_prompt"),
+        ('{"prompt": "a", "num_frames": "8"}', 'line 2: num_frames is "8", which is not int'),
+        ('{"prompt": "a", "num_frames": true}', "line 2: num_frames is true, which is not int"),
+    ],
+)
+def test_a_bad_line_is_named_before_anything_is_rendered(line, sentence, tmp_path):
+    path = tmp_path / "list.jsonl"
+    path.write_text(f'{{"prompt": "a"}}\n{line}\n')
+    with pytest.raises(ValueError, match=sentence):
+        render.requests(path, Request("a"))
+
+
+def test_neither_and_both_kinds_of_prompt_are_refused(capsys):
+    for arguments in ([], ["a", "--prompts", "b"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+    assert "give a prompt, or --prompts" in capsys.readouterr().err
+
+
+def test_names_and_defaults_are_the_endpoints():
+    options = parser().parse_args(["a"])
+    assert options.negative_prompt == schema.NEGATIVE_PROMPT and options.num_frames == schema.NUM_FRAMES.default and options.fps == schema.FPS.default
+    assert parser().parse_args(["a", "--video-size", "landscape_16_9"]).video_size == "landscape_16_9"
+    with pytest.raises(SystemExit):
+        parser().parse_args(["a", "--video-size", "huge"])
+
+
+def test_defaults_come_from_the_adapter(stack):
+    (job,) = command.jobs_of(parser().parse_args(["a"]), stack.adapter)
+    assert (job.request.width, job.request.height) == (128, 128)
+    (job,) = command.jobs_of(parser().parse_args(["a", "--video-size", "square", "--height", "64"]), stack.adapter)
+    assert (job.request.width, job.request.height) == (512, 64)
+
+
+def test_progress_counts_every_step(stack):
+    seen = []
+    stack(Request(PROMPT, "", 64, 64, 2, 3), lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_guidance_1_and_less_ignore_the_negative_prompt(stack):
+    clips = [stack(Request(PROMPT, negative, 64, 64, 2, 1, guidance, 1)) for negative, guidance in (("", 1.0), ("a blue star", 1.0), ("a star", 0.0), ("a star", 2.0))]
+    assert torch.equal(clips[0], clips[1]) and torch.equal(clips[0], clips[2]) and not torch.equal(clips[0], clips[3])
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_precision_is_the_same_clip_but_for_rounding(stack, dtype):
+    half = render.load(render.Models(device="cpu", dtype=dtype))
+    request = Request(PROMPT, "", 128, 128, 4, 1, 1.0, 1)
+    assert half.base.unet.dtype == render.DTYPES[dtype]
+    assert float((half(request) - stack(request)).abs().mean()) < 0.02
+
+
+def test_a_copy_of_the_tiny_model_is_loaded_from_its_files(tmp_path, stack):
+    shutil.copytree(TINY_BASE, tmp_path / "base")
+    shutil.copy(TINY_MOTION, tmp_path / "other.safetensors")
+    files = render.Models(tmp_path / "base", adapter=tmp_path / "other.safetensors", family="Tiny Turbo", device="cpu")
+    request = Request(PROMPT, "", 64, 64, 2, 1)
+    assert torch.equal(render.load(files)(request), stack(request))
+
+
+def test_an_adapter_of_other_widths_is_refused(tmp_path):
+    save_file(convert.to_original(stacks.motion_weights()), tmp_path / "mm_v2.safetensors")
+    with pytest.raises(ValueError, match=r"made for a UNet of widths \(32, 64, 128, 128\), but the checkpoint has"):
+        render.load(render.Models(TINY_BASE, adapter=tmp_path / "mm_v2.safetensors", device="cpu"))
+
+
+def test_a_lora_is_merged_with_its_strength(tmp_path, stack):
+    """Kohya's names, as AnimateLCM's spatial LoRA has them: weight + strength * alpha / rank * up @ down."""
+    name, key = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    weight = stack.base.unet.get_submodule(name).weight
+    generator = torch.Generator().manual_seed(0)
+    down, up = torch.randn(4, weight.shape[1], generator=generator), torch.randn(weight.shape[0], 4, generator=generator)
+    save_file({f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up, f"{key}.alpha": torch.tensor(2.0)}, tmp_path / "lora.safetensors")
+    merged = base.load(loras=(base.Lora(tmp_path / "lora.safetensors", 0.8),))
+    assert torch.allclose(merged.unet.get_submodule(name).weight, weight + 0.8 * 2 / 4 * up @ down, atol=1e-5)
+    others = [key for key, tensor in stack.base.unet.state_dict().items() if not torch.equal(tensor, merged.unet.state_dict()[key])]
+    assert others == [f"{name}.weight"]
+
+
+def test_the_whole_command_runs_as_a_module(tmp_path):
+    command_line = [sys.executable, "-m", "animatediff_turbo", PROMPT, "-o", "clip.webm", *FAST]
+    done = subprocess.run(command_line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip() == str(tmp_path / "clip.webm") and done.stderr == "", done.stderr
+    assert len(frames(tmp_path / "clip.webm")) == 2
+
+
+def test_the_weights_are_small_and_half_precision():
+    files = [*TINY_BASE.rglob("*.safetensors"), TINY_MOTION]
+    assert sum(path.stat().st_size for path in TINY_BASE.parent.rglob("*") if path.suffix != ".py" and path.is_file()) <= 16 * 2**20
+    assert all(tensor.dtype == torch.float16 for path in files for name, tensor in load_file(path).items())
