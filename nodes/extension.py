@@ -6,6 +6,7 @@ from . import _host
 from .animate import ApplyMotionAdapter
 from .load import LoadMotionAdapter
 from .sample import EmptyVideoLatent, TurboSampler, TurboSchedule
+from .tiny import LoadTinyTurbo
 from .video import CombineVideo
 
 
@@ -18,4 +19,4 @@ class AnimateDiffTurbo(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
-        return [LoadMotionAdapter, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo]
+        return [LoadMotionAdapter, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo, LoadTinyTurbo]

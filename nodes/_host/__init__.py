@@ -4,16 +4,19 @@ from .files import adapter_files, adapter_path, maps_files, metadata, new_file, 
 from .motion import MotionAdapter, Recipe, apply_motion, recipe
 from .sampling import empty_latent, sample, sampler
 from .schedule import TurboEPS, TurboVPrediction
+from .tiny import TinyStack, load_tiny
 
 __all__ = [
     "MotionAdapter",
     "Recipe",
+    "TinyStack",
     "TurboEPS",
     "TurboVPrediction",
     "adapter_files",
     "adapter_path",
     "apply_motion",
     "empty_latent",
+    "load_tiny",
     "maps_files",
     "metadata",
     "new_file",

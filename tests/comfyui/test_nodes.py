@@ -5,7 +5,8 @@ import re
 import pytest
 from server import ROOT
 
-NODES = [f"AnimateDiffTurbo_{name}" for name in ("LoadMotionAdapter", "ApplyMotionAdapter", "EmptyVideoLatent", "TurboSampler", "TurboSchedule", "CombineVideo")]
+NAMES = ("LoadMotionAdapter", "ApplyMotionAdapter", "EmptyVideoLatent", "TurboSampler", "TurboSchedule", "CombineVideo", "LoadTinyTurbo")
+NODES = [f"AnimateDiffTurbo_{name}" for name in NAMES]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,8 @@ from animatediff_turbo import schema
 FOLDER = comfy_server.ROOT / "workflows"
 RECORDED = comfy_server.ROOT / "tests" / "comfyui" / "prompts"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+FIRST_RUN = "First run (no downloads)"
+WITH_DOWNLOADS = [name for name in NAMES if name != FIRST_RUN]
 
 
 def workflow(name):
@@ -155,20 +157,27 @@ def test_metadata_can_be_switched_off(comfy, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_workflow_has_the_endpoints_prompts_and_all_that_the_dialogs_need(info, name):
+def test_a_workflow_names_its_packs_and_has_a_thumbnail(name):
+    for node in workflow(name)["nodes"]:
+        if node["type"] != "MarkdownNote":
+            assert node["properties"]["cnr_id"] == ("animatediff-turbo" if node["type"].startswith("AnimateDiffTurbo_") else "comfy-core")
+            assert node["properties"]["ver"]
+    assert (FOLDER / f"{name}.jpg").is_file() and workflow(name)["groups"]
+
+
+@pytest.mark.parametrize("name", WITH_DOWNLOADS)
+def test_a_workflow_has_the_endpoints_prompts_and_all_that_the_missing_models_dialog_needs(name):
     nodes = workflow(name)["nodes"]
     texts = [node["widgets_values"][0] for node in nodes if node["type"] == "CLIPTextEncode"]
     assert schema.NEGATIVE_PROMPT in texts and any(text.startswith("masterpiece, best quality, 1girl") for text in texts)
-    for node in nodes:
-        if node["type"] == "MarkdownNote":
-            continue
-        assert node["properties"]["cnr_id"] == ("animatediff-turbo" if node["type"].startswith("AnimateDiffTurbo_") else "comfy-core")
-        assert node["properties"]["ver"]
-        for model in node["properties"].get("models", []):
-            assert model["name"] in node["widgets_values"] and model["url"].startswith("https://huggingface.co/") and model["url"].endswith(model["name"])
-    listed = {model["directory"] for node in nodes for model in node["properties"].get("models", [])}
-    assert {"checkpoints", "animatediff_models"} <= listed
-    assert (FOLDER / f"{name}.jpg").is_file() and workflow(name)["groups"]
+    listed = [model | {"used": node["widgets_values"]} for node in nodes for model in node["properties"].get("models", [])]
+    for model in listed:
+        assert model["name"] in model["used"] and model["url"].startswith("https://huggingface.co/") and model["url"].endswith(model["name"])
+    assert {"checkpoints", "animatediff_models"} <= {model["directory"] for model in listed}
+
+
+def test_the_first_run_needs_no_file():
+    assert not any(node["properties"].get("models") for node in workflow(FIRST_RUN)["nodes"])
 
 
 def test_every_node_occurs_in_a_workflow_or_has_a_reason_not_to(info):

@@ -152,4 +152,15 @@ class Foreign:
         return (clone,)
 
 
-NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in (UNet, Conditioning, ApplyPooled, Watch, Look, Schedule, Table, Foreign)}
+class SaveFrames:
+    """Writes an IMAGE as it is, float32, to a safetensors file."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"images": ("IMAGE",), "path": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "save", "testing", True
+
+    def save(self, images, path):
+        comfy.utils.save_torch_file({"frames": images.cpu().contiguous()}, path)
+        return {"ui": {"shape": list(images.shape)}}
+
+
+NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign)}
