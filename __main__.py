@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.error("give a prompt, or --prompts with a file of them (--help shows examples)")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger(__package__).setLevel(logging.WARNING if options.quiet else logging.INFO)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors, which nothing here uses, as soon as it is imported
     try:
         from .headless.command import ERRORS, run
     except ImportError as error:
