@@ -36,6 +36,9 @@ class Row:
     strength: float = 1.0
 
 
+WRONG_BETAS = replace(TINY, beta_schedule="scaled_linear")
+"""SD1.5's own, which is what a motion module is sampled with when nobody sets its betas."""
+
 ROWS: Mapping[str, Row] = MappingProxyType(
     {
         "4 steps": Row(),
@@ -48,7 +51,8 @@ ROWS: Mapping[str, Row] = MappingProxyType(
         "before distillation, 4 steps": Row(distilled=False),
         "before distillation, 2 steps": Row(2, distilled=False),
         "before distillation, 1 step": Row(1, distilled=False),
-        "wrong betas (scaled_linear)": Row(adapter=replace(TINY, beta_schedule="scaled_linear")),
+        "wrong betas (scaled_linear)": Row(adapter=WRONG_BETAS),
+        "wrong betas, 1 step": Row(1, WRONG_BETAS),
         "wrong spacing (leading)": Row(adapter=replace(TINY, spacing="leading")),
     }
 )
