@@ -31,7 +31,7 @@ Many clips, one JSON object on each line; run it again to go on after an interru
 
 
 def parser() -> argparse.ArgumentParser:
-    """Every flag; names and ranges are those of the endpoint, see `schema`."""
+    """Every flag; the names are those of the endpoint, see `schema`."""
     result = argparse.ArgumentParser(prog="python -m animatediff_turbo", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("prompt", nargs="?", help="what the clip should show; (words:1.2) weighs words as in ComfyUI")
     result.add_argument("-o", "--output", type=Path, metavar="FILE", help="a file ending in .mp4, .webm or .webp (default out.mp4); with --prompts a folder")
@@ -71,19 +71,26 @@ def main(arguments: list[str] | None = None) -> int:
     if (options.prompt is None) == (options.prompts is None):
         command.error("give a prompt, or --prompts with a file of them (--help shows examples)")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger(__package__).setLevel(logging.WARNING if options.quiet else logging.INFO)
+    logging.getLogger(__package__).setLevel(logging.ERROR if options.quiet else logging.INFO)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns of image processors, which nothing here uses, as soon as it is imported
     try:
-        from .headless.command import ERRORS, run
+        return _run(options)
+    except ModuleNotFoundError as error:
+        return _stop(f'{error.name} is missing; install the command line with: pip install "animatediff-turbo[headless]"')
     except ImportError as error:
-        return _stop(f'{error.name or error} is missing; install the command line with: pip install "animatediff-turbo[headless]"')
+        return _stop(f'{error}; update what the command line needs with: pip install -U "animatediff-turbo[headless]"')
+    except KeyboardInterrupt:
+        return _stop("Interrupted; what is finished is kept.", 130)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .headless.command import ERRORS, run
+
     try:
         for path in run(options):
             print(path, flush=True)
     except ERRORS as error:
         return _stop(str(error))
-    except KeyboardInterrupt:
-        return _stop("Interrupted; what is finished is kept.", 130)
     return 0
 
 

@@ -28,8 +28,17 @@ def run(options: argparse.Namespace) -> Iterator[Path]:
     Raises one of ERRORS with one sentence (a CheckpointError is a ValueError); files that are complete stay.
     """
     _check_output(options)
-    stack = load(_models(options))
-    listed = jobs_of(options, stack.adapter)
+    asked = requests(options.prompts, Request("")) if options.prompts else {}  # a bad list is found before a model is loaded
+    models = _models(options)
+    stack = load(models)
+    listed = jobs_of(options, models, stack.adapter)
+    for job in listed:
+        try:
+            stack.check(job.request)
+        except ValueError as error:
+            raise ValueError(f"{job.source}{error}") from error
+    if asked:
+        options.output.mkdir(parents=True, exist_ok=True)
     for number, job in enumerate(listed):
         if options.prompts and job.path.exists():
             logger.info("%s is there already.", job.path)
@@ -48,9 +57,7 @@ def _check_output(options: argparse.Namespace) -> None:
     if example.suffix.lower() not in formats:
         raise ValueError(f"{options.output} does not end in {', '.join(formats)}; the ending chooses the format.")
     encode.check(example, options.fps, formats[example.suffix.lower()], options.quality)
-    if options.prompts:
-        options.output.mkdir(parents=True, exist_ok=True)
-    elif not options.output.absolute().parent.is_dir():
+    if not options.prompts and not options.output.absolute().parent.is_dir():
         raise ValueError(f"There is no folder {options.output.absolute().parent}; make it first.")
 
 
@@ -69,15 +76,16 @@ def _lora(text: str) -> Lora:
         return Lora(Path(text))
 
 
-def jobs_of(options: argparse.Namespace, adapter: Adapter) -> list[Job]:
-    """What options ask for, with adapter's own size where they name none."""
+def jobs_of(options: argparse.Namespace, models: Models, adapter: Adapter) -> list[Job]:
+    """What options ask for of models, with adapter's own size where they name none."""
     width, height = (adapter.side, adapter.side) if options.video_size is None else schema.VIDEO_SIZES[options.video_size]
     common = Request(
-        options.prompt or "", options.negative_prompt, options.width or width, options.height or height, options.num_frames,
+        options.prompt or "", options.negative_prompt, width if options.width is None else options.width,
+        height if options.height is None else options.height, options.num_frames,
         options.num_inference_steps, options.guidance_scale, 0 if options.seed is None else options.seed,
     )  # fmt: skip
     template = Job(common, options.output, options.fps, options.quality)
     if options.prompts:
-        return jobs(requests(options.prompts, common), options.output, template, FOLDER_SUFFIX)
+        return jobs(requests(options.prompts, common), models, options.output, template, FOLDER_SUFFIX)
     seed = secrets.randbelow(2**32) if options.seed is None else options.seed
     return [replace(template, request=replace(common, seed=seed))]

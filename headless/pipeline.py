@@ -37,6 +37,11 @@ class Request:
 
 
 def _check(request: Request, adapter: Adapter, max_frames: int) -> None:
+    for name in ("prompt", "negative_prompt"):
+        try:
+            getattr(request, name).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name} has half a letter at place {error.start + 1} (a lone surrogate); write it anew.") from error
     for name in ("width", "height"):
         side = getattr(request, name)
         if side % 8 or side < schema.SIDE.minimum or side > schema.SIDE.maximum:
@@ -45,6 +50,10 @@ def _check(request: Request, adapter: Adapter, max_frames: int) -> None:
         raise ValueError(f"num_frames is {request.num_frames}; {adapter.name} knows 1 to {max_frames} frames.")
     if not 0 <= request.seed < 2**64:
         raise ValueError(f"seed is {request.seed}; use a whole number from 0 to {2**64 - 1}.")
+    highest = schema.GUIDANCE_SCALE.maximum
+    if request.guidance_scale is not None and not schema.GUIDANCE_SCALE.minimum <= request.guidance_scale <= highest:
+        raise ValueError(f"guidance_scale is {request.guidance_scale}; use {schema.GUIDANCE_SCALE.minimum:g} to {highest:g}.")
+    schedule.timesteps(adapter, request.num_inference_steps)
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,12 @@ class TextToVideo:
     max_frames: int
     strength: float = 1.0
 
+    def check(self, request: Request) -> None:
+        """Raises ValueError when a call with this request would: something is out of range, or the prompt asks for what is not here."""
+        _check(request, self.adapter, self.max_frames)
+        for text in (request.prompt, request.negative_prompt):
+            prompts.tokenize(self.base.tokenizer, text)
+
     @torch.no_grad()
     def __call__(self, request: Request, progress: Callable[[int, int], None] | None = None) -> Tensor:
         """The frames, (f, height, width, 3) float32 on the CPU, 0 to 1.
@@ -70,10 +85,10 @@ class TextToVideo:
         Raises:
             ValueError: the request is out of range; nothing was computed.
         """
-        _check(request, self.adapter, self.max_frames)
+        self.check(request)
         sigmas = schedule.sigmas(self.adapter, request.num_inference_steps)
         guidance = self.adapter.guidance if request.guidance_scale is None else max(1.0, request.guidance_scale)
-        # drawn on the CPU, all frames at once, as ComfyUI does: the same seed is the same clip on every device
+        # drawn on the CPU, all frames at once, as ComfyUI does: the same seed starts from the same noise on every device
         shape = (request.num_frames, 4, request.height // 8, request.width // 8)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(request.seed)).to(self.base.unet.device)
         table = schedule.sigma_table(self.adapter.beta_schedule)

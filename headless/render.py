@@ -46,12 +46,13 @@ class Models:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to render into one file. fps: frames per second. quality: see `video.encode`."""
+    """One clip to render into one file. fps: frames per second. quality: see `video.encode`. source: where it was asked for, for errors."""
 
     request: Request
     path: Path
     fps: float = schema.FPS.default
     quality: int = 80
+    source: str = ""
 
 
 def load(models: Models) -> TextToVideo:
@@ -65,7 +66,7 @@ def load(models: Models) -> TextToVideo:
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    device = _device(models.device)
+    device = working_device(models.device)
     dtype = DTYPES[models.dtype] if models.dtype != "auto" else torch.float32 if device == "cpu" else torch.float16
     file = checkpoint.load(models.adapter or TINY_MOTION)
     adapter = _row(file, models.family)
@@ -77,7 +78,8 @@ def load(models: Models) -> TextToVideo:
     return TextToVideo(loaded, motion, adapter, file.positions or adapter.max_frames)
 
 
-def _device(name: str) -> str:
+def working_device(name: str) -> str:
+    """name, or the best device for "auto"; raises ValueError when it does not work here."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -98,17 +100,17 @@ def _row(file: checkpoint.Checkpoint, family: str) -> Adapter:
     return row
 
 
-def requests(path: Path, common: Request) -> list[Request]:
-    """The clips that a JSON Lines file asks for, one object on each line with "prompt" and any other field of `Request`.
+def requests(path: Path, common: Request) -> dict[int, Request]:
+    """The clips that a JSON Lines file asks for by the number of their line, each an object with "prompt" and any other field of `Request`.
 
     A line without a seed gets common's plus the number of lines above it.
 
     Raises:
-        ValueError: a line is not such an object; it is named, and nothing was rendered.
+        ValueError: the file can't be read or is empty, or a line is not such an object; it is named, and nothing was rendered.
     """
-    found = []
+    found = {}
     kinds = {each.name: (str,) if each.name.endswith("prompt") else (float, int) if each.name == "guidance_scale" else (int,) for each in fields(Request)}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(_text(path).split("\n")):
         if not line.strip():
             continue
         try:
@@ -124,24 +126,39 @@ def requests(path: Path, common: Request) -> list[Request]:
             fits = isinstance(value, kinds[name]) and not isinstance(value, bool)
             if not fits:
                 raise ValueError(f"{path.name}, line {number + 1}: {name} is {json.dumps(value)}, which is not {kinds[name][0].__name__}.")
-        found.append(replace(common, **({"seed": common.seed + number} | values)))
+        found[number + 1] = replace(common, **({"seed": common.seed + number} | values))
+    if not found:
+        raise ValueError(f'{path} is empty; write one object with a "prompt" on each line.')
     return found
 
 
-def jobs(asked: list[Request], folder: Path, template: Job, suffix: str) -> list[Job]:
-    """One job for each request, its file named by the request, so that the same list is not rendered twice and a changed line is."""
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from error
+    except OSError as error:
+        raise ValueError(f"{path} can't be read ({error.strerror}); give a file of JSON lines.") from error
+
+
+def jobs(asked: Mapping[int, Request], models: Models, folder: Path, template: Job, suffix: str) -> list[Job]:
+    """One job for each request; its file is named by its line, and by request and models: the same list is not rendered twice, a changed one is."""
     result = []
-    for number, request in enumerate(asked):
-        settings = json.dumps([asdict(request), template.fps, template.quality], sort_keys=True)
+    made_with = {name: str(value) for name, value in asdict(models).items() if name not in ("device", "download")}
+    for number, request in asked.items():
+        settings = json.dumps([asdict(request), template.fps, template.quality, made_with], sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
-        result.append(replace(template, request=request, path=folder / f"{number + 1:04}-{digest}{suffix}"))
+        result.append(replace(template, request=request, path=folder / f"{number:04}-{digest}{suffix}", source=f"line {number}: "))
     return result
 
 
 def render(stack: TextToVideo, job: Job, quiet: bool = False) -> Path:
     """Renders one clip and returns the path of its file."""
     with tqdm(total=job.request.num_inference_steps or stack.adapter.steps, desc=job.path.name, unit="step", disable=quiet or None) as bar:
-        frames = stack(job.request, _advance(bar))
+        try:
+            frames = stack(job.request, _advance(bar))
+        except torch.cuda.OutOfMemoryError as error:
+            raise ValueError(f"{job.source}the device is out of memory; use a smaller size or fewer frames.") from error
     facts = {"animatediff_turbo": asdict(job.request) | {"adapter": stack.adapter.name}}
     return encode(frames, job.path, job.fps, job.path.suffix.removeprefix(".").lower(), job.quality, metadata=facts).path
 

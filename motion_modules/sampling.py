@@ -18,7 +18,7 @@ def seeded_noise(x: Tensor, seed: int | None) -> NoiseSampler:
     generator = None
     if seed is not None:
         generator = torch.Generator(device=x.device)
-        generator.manual_seed(seed + 1 if x.device.type == "cpu" else seed)
+        generator.manual_seed((seed + (x.device.type == "cpu")) % 2**64)
     return lambda sigma, sigma_next: torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
 
 

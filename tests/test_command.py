@@ -89,6 +89,10 @@ def test_a_list_is_rendered_and_gone_on_with(tmp_path, capsys):
         (["-o", "x.gif"], r"x\.gif does not end in \.mp4, \.webm, \.webp"),
         (["-o", "missing/x.mp4"], "There is no folder"),
         (["--family", "Lightning"], "use auto or one of: AnimateDiff-Lightning 1 step"),
+        (["--width", "0"], "width is 0; use a multiple of 8"),
+        (["--guidance-scale", "inf"], "guidance_scale is inf; use 0 to 20"),
+        (["--lora", f"{TINY_MOTION}:nan"], "has strength nan"),
+        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl can't be read"),
         (["--width", "100"], "width is 100; use a multiple of 8"),
         (["--num-frames", "33"], "num_frames is 33; Tiny Turbo knows 1 to 32 frames"),
         (["--num-inference-steps", "9"], "steps is 9"),
@@ -99,7 +103,9 @@ def test_a_list_is_rendered_and_gone_on_with(tmp_path, capsys):
         (["--checkpoint", "nowhere", "--adapter", "nowhere"], "nowhere"),
         (["--checkpoint", "nowhere", "--adapter", str(TINY_MOTION)], "There is no checkpoint at nowhere"),
         (["--checkpoint", str(TINY_BASE / "tokenizer"), "--adapter", str(TINY_MOTION)], "is no complete diffusers folder"),
-        (["--checkpoint", str(TINY_MOTION), "--adapter", str(TINY_MOTION)], "could not be loaded .* --config"),
+        (["--checkpoint", str(TINY_MOTION), "--adapter", str(TINY_MOTION)], "could not be loaded: .* --config"),
+        (["--checkpoint", str(TINY_MOTION), "--config", "nowhere", "--adapter", str(TINY_MOTION)], "There is no folder nowhere; --config is"),
+        (["--checkpoint", str(TINY_MOTION), "--config", str(TINY_BASE), "--adapter", str(TINY_MOTION)], "could not be loaded .*; give a whole SD1.5 checkpoint"),
         (["--device", "banana"], "--device banana does not work here"),
         (["--device", "meta"], "--device meta does not work here"),
         (["--lora", "nowhere.safetensors:0.8"], "There is no LoRA at nowhere.safetensors"),
@@ -109,10 +115,31 @@ def test_a_list_is_rendered_and_gone_on_with(tmp_path, capsys):
 )
 def test_what_is_wrong_is_one_sentence(arguments, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main([PROMPT, "--quiet", *arguments]) == 1
+    assert main([*([] if "--prompts" in arguments else [PROMPT]), "--quiet", *arguments]) == 1
     error = capsys.readouterr().err
     assert len(error.strip().splitlines()) == 1 and re.search(sentence, error), error
     assert list(tmp_path.iterdir()) == []
+
+
+def _spoil(folder, file):
+    shutil.copytree(TINY_BASE, folder)
+    path = folder / file
+    path.write_bytes(path.read_bytes()[:-1000] if path.suffix == ".safetensors" else path.read_bytes().replace(b"StableDiffusionPipeline", b"NoSuchPipeline"))
+
+
+@pytest.mark.parametrize("file", ["text_encoder/model.safetensors", "model_index.json"])
+def test_a_broken_folder_is_one_sentence(file, tmp_path, capsys):
+    _spoil(tmp_path / "base", file)
+    assert main([PROMPT, "--checkpoint", str(tmp_path / "base"), "--adapter", str(TINY_MOTION), "-o", str(tmp_path / "x.mp4"), *FAST]) == 1
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1 and "is no complete diffusers folder" in error, error
+
+
+def test_a_lora_of_other_widths_is_one_sentence(tmp_path, capfd):
+    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    save_file({f"{name}.lora_down.weight": torch.ones(4, 320), f"{name}.lora_up.weight": torch.ones(320, 4)}, tmp_path / "big.safetensors")
+    assert main([PROMPT, "--lora", str(tmp_path / "big.safetensors"), "-o", str(tmp_path / "x.mp4"), *FAST]) == 1
+    assert "big.safetensors is no LoRA for SD1.5" in capfd.readouterr().err.strip().splitlines()[-1]
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence_too(tmp_path, capsys):
@@ -141,6 +168,49 @@ def test_a_bad_line_is_named_before_anything_is_rendered(line, sentence, tmp_pat
         render.requests(path, Request("a"))
 
 
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"prompt": "a", "width": 100}', "line 3: width is 100"),
+        ('{"prompt": "a", "num_inference_steps": 9}', "line 3: steps is 9"),
+        ('{"prompt": "an embedding:bad"}', "line 3: The prompt names an embedding"),
+        (r'{"prompt": "\ud800"}', "line 3: prompt has half a letter at place 1"),
+    ],
+)
+def test_a_line_out_of_range_is_named_before_anything_is_rendered(line, sentence, tmp_path, capsys):
+    path = tmp_path / "list.jsonl"
+    path.write_text(f'{{"prompt": "a"}}\n\n{line}\n{{"prompt": "b"}}\n')
+    assert main(["--prompts", str(path), "-o", str(tmp_path / "clips"), *FAST]) == 1
+    error = capsys.readouterr().err
+    assert len(error.strip().splitlines()) == 1 and sentence in error and not (tmp_path / "clips").exists(), error
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"), [(b"", "is empty"), ('{"prompt": "\u00e9"}'.encode("latin-1"), "is not UTF-8")], ids=["empty", "latin-1"]
+)
+def test_a_list_that_is_none_is_one_sentence(text, sentence, tmp_path):
+    (tmp_path / "list.jsonl").write_bytes(text)
+    with pytest.raises(ValueError, match=sentence):
+        render.requests(tmp_path / "list.jsonl", Request("a"))
+
+
+def test_a_byte_order_mark_and_line_separators_in_a_prompt_are_read(tmp_path):
+    (tmp_path / "list.jsonl").write_text('\ufeff{"prompt": "a\u2028b"}\r\n', encoding="utf-8")
+    (request,) = render.requests(tmp_path / "list.jsonl", Request("")).values()
+    assert request.prompt == "a\u2028b"
+
+
+def test_other_models_are_other_clips(tmp_path):
+    asked, template = {1: Request("a")}, render.Job(Request("a"), tmp_path)
+    models = [render.Models(), render.Models(dtype="bf16"), render.Models(loras=(base.Lora(TINY_MOTION, 0.5),)), render.Models(loras=(base.Lora(TINY_MOTION),))]
+    names = [render.jobs(asked, each, tmp_path, template, ".mp4")[0].path.name for each in [*models, render.Models(device="cpu")]]
+    assert len(set(names)) == 4 and names[4] == names[0]  # where it computes makes no other clip
+
+
+def test_the_largest_seed_renders(stack):
+    assert stack(Request(PROMPT, "", 64, 64, 2, 2, 1.0, 2**64 - 1)).isfinite().all()
+
+
 def test_neither_and_both_kinds_of_prompt_are_refused(capsys):
     for arguments in ([], ["a", "--prompts", "b"]):
         with pytest.raises(SystemExit, match="2"):
@@ -157,9 +227,9 @@ def test_names_and_defaults_are_the_endpoints():
 
 
 def test_defaults_come_from_the_adapter(stack):
-    (job,) = command.jobs_of(parser().parse_args(["a"]), stack.adapter)
+    (job,) = command.jobs_of(parser().parse_args(["a"]), render.Models(), stack.adapter)
     assert (job.request.width, job.request.height) == (128, 128)
-    (job,) = command.jobs_of(parser().parse_args(["a", "--video-size", "square", "--height", "64"]), stack.adapter)
+    (job,) = command.jobs_of(parser().parse_args(["a", "--video-size", "square", "--height", "64"]), render.Models(), stack.adapter)
     assert (job.request.width, job.request.height) == (512, 64)
 
 
