@@ -59,9 +59,10 @@ def test_shuffled_captions_score_at_chance(truth):
         (lambda clip: clip[[0] * 16], lambda verdict, scene: verdict.direction == "none"),
         (lambda clip: clip[torch.randperm(16, generator=torch.Generator().manual_seed(0))], lambda verdict, scene: verdict.r2 < 0.6),
         (lambda clip: clip * torch.linspace(0.8, 1, 16)[torch.arange(16) % 2 * 15, None, None, None], lambda verdict, scene: verdict.flicker > 0.3),
+        (lambda clip: clip + 0.2 * (torch.arange(16) % 2)[:, None, None, None] * (torch.arange(128) < 40)[None, :, None, None], lambda verdict, scene: verdict.flicker > 2),
         (lambda clip: clip[:, :1, :1].expand_as(clip), lambda verdict, scene: verdict == score.NOTHING),
     ],
-    ids=["backward", "still", "shuffled", "flickering", "empty"],
+    ids=["backward", "still", "shuffled", "flickering", "flickering in places", "empty"],
 )
 def test_the_judge_sees_what_is_wrong(truth, spoil, seen):
     scene, clip = truth[0]

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, Scene, masks, rgb
+from .world import BACKGROUNDS, COLOURS, DIRECTIONS, SHAPES, TRAIL_LENGTH, Scene, masks, rgb
 
 FOREGROUND = 0.6
 """Share of the largest distance from the background from which a pixel is foreground; the trail stays below half."""
+MARGIN = 4
+"""Pixels beside shape and trail that count as theirs."""
 STILL = 2.0
 """A shape that moves less than this many pixels over the clip has no direction."""
 
@@ -24,7 +26,7 @@ class Verdict:
 
     shape, colour, direction, background: the names; "none" for a direction without motion and for a clip without a shape.
     r2: of the centroid's line over time along the axis of motion, 0 to 1.
-    flicker: mean change from frame to frame of pixels that the shape never comes near to, in 255ths.
+    flicker: mean change from frame to frame of pixels that shape and trail never come near to, in 255ths.
     area_change: (largest - smallest) / median area over the frames.
     """
 
@@ -52,10 +54,17 @@ def judge(clip: Tensor) -> Verdict:
     colour = _nearest(pixels[foreground].median(0).values, COLOURS)
     centroids = _centroids(foreground)
     direction, r2 = _direction(centroids)
-    away = distance.amax(0) < 0.1  # no shape and no trail in any frame
+    away = ~_near(foreground.any(0), direction)
     flicker = float((pixels[1:] - pixels[:-1]).abs()[:, away].mean()) * 255 if away.any() else 255.0
     change = float((areas.max() - areas.min()) / areas.median())
     return Verdict(_shape(foreground, centroids), colour, direction, _nearest(background, BACKGROUNDS), r2, flicker, change)
+
+
+def _near(mask: Tensor, direction: str) -> Tensor:
+    """mask, (h, w), with the pixels around it and, along the axis of motion, those that its trail may reach."""
+    dx, dy = DIRECTIONS.get(direction, (1, 1))
+    reach = [MARGIN + TRAIL_LENGTH * abs(step) for step in (dy, dx)]
+    return torch.nn.functional.max_pool2d(mask[None].float(), [2 * r + 1 for r in reach], 1, reach)[0] > 0
 
 
 def _nearest(colour: Tensor, table: dict[str, tuple[int, int, int]]) -> str:
