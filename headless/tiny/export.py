@@ -21,6 +21,7 @@ def _half(module: nn.Module) -> dict[str, Tensor]:
 def save_base(folder: Path, stack: Stack, vae: AutoencoderKL, beta_schedule: str) -> None:
     """Writes what `StableDiffusionPipeline.from_pretrained(folder)` reads."""
     stack.tokenizer.save_pretrained(folder / "tokenizer")
+    _name_class(folder / "tokenizer" / "tokenizer_config.json")
     for name, module, file in (("unet", stack.unet, "diffusion_pytorch_model"), ("vae", vae, "diffusion_pytorch_model"), ("text_encoder", stack.text_encoder, "model")):
         module.save_config(folder / name) if hasattr(module, "save_config") else module.config.save_pretrained(folder / name)
         save_file(_published(name, _half(module)), folder / name / f"{file}.safetensors", {"format": "pt"})
@@ -34,6 +35,12 @@ def save_base(folder: Path, stack: Stack, vae: AutoencoderKL, beta_schedule: str
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"], "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
     }  # fmt: skip
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _name_class(path: Path) -> None:
+    # transformers 5 writes a name that version 4 doesn't know; both know this one
+    config = json.loads(path.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _published(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
