@@ -70,3 +70,15 @@ def test_the_rate_rises_then_falls():
     budget = Budget(1000, 1.0, warm_up=100)
     rates = [budget.rate_at(step) for step in range(1000)]
     assert rates[0] < 0.02 and rates[99] > 0.95 and rates[-1] < 0.06 and max(rates) <= 1
+
+
+def test_a_line_of_the_log_that_was_cut_is_written_anew(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    run(whole)
+    run(cut, killed_at=61)
+    log = cut / "stage.csv"
+    log.write_text(log.read_text()[:-3])
+    run(cut)
+    assert log.read_text() == (whole / "stage.csv").read_text()

@@ -76,6 +76,12 @@ def test_the_report_names_scores_losses_and_hashes(trained):
     assert (trained / "contact_sheet.png").stat().st_size > 1000
 
 
+def test_a_folder_belongs_to_one_seed_and_recipe(trained):
+    for seed, recipe in ((1, SMALL), (0, replace(SMALL, stills=SMALL.stills + 1))):
+        with pytest.raises(ValueError, match=r"holds a training with another seed or recipe \(see run.json\)"):
+            train.run(trained, seed, recipe)
+
+
 def test_an_interrupted_report_goes_on_with_the_rows_it_has(trained):
     def write(pairs):
         return report.write(trained, 0, SMALL, rows=("1 step",), pairs=pairs).read_text()

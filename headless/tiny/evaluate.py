@@ -87,17 +87,26 @@ def line(name: str, result: Score) -> str:
 HEAD = "| | colour % | direction % | shape % | background % | median R2 | flicker /255 | area change % |\n|---|---|---|---|---|---|---|---|"
 
 
-def main() -> None:
-    """The command line."""
+def main() -> int:
+    """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, default=TINY_BASE.parent, help=f"a training folder; the weights of the package without (no {UNDISTILLED} there)")
-    parser.add_argument("--pairs", type=int, default=len(TEST_PAIRS), help="how many of the %(default)s held-out pairs")
+    counts = range(1, len(TEST_PAIRS) + 1)
+    parser.add_argument("--pairs", type=int, default=len(TEST_PAIRS), choices=counts, metavar="N", help="how many of the %(default)s held-out pairs")
     parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=["4 steps"], metavar="ROW", help=f"any of: {', '.join(ROWS)} (default: 4 steps)")
     arguments = parser.parse_args()
-    stack = stacks(arguments.weights)
-    pairs = some_pairs(arguments.pairs)
+    try:
+        _print(arguments.weights, arguments.rows, some_pairs(arguments.pairs))
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _print(weights: Path, rows: Iterable[str], pairs: list[tuple[Scene, int]]) -> None:
+    stack = stacks(weights)
     sys.stdout.write(f"{HEAD}\n")
-    for name in arguments.rows:
+    for name in rows:
         row = ROWS[name]
         found = score(clips(stack(row), tqdm(pairs, desc=name, unit="clip", leave=False), row.steps))
         sys.stdout.write(f"{line(name, found)}\n")
@@ -105,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,7 +1,7 @@
 """The clips of the world as latents, encoded once and read by every later stage."""
 
+import functools
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from . import world
-from .loop import Dice
+from .loop import Dice, whole
 from .networks import LATENT_SCALE
 
 logger = logging.getLogger(__name__)
@@ -45,8 +45,7 @@ def clips(vae: AutoencoderKL, folder: Path, seed: int, count: int, spread: tuple
         if not path.exists():
             numbers = range(start, min(start + PER_FILE, count))
             part = torch.stack([encode(vae, world.render(scene(seed, index, spread))).half().cpu() for index in numbers])
-            torch.save(part, path.with_suffix(".partial"))
-            os.replace(path.with_suffix(".partial"), path)
+            whole(path, functools.partial(torch.save, part))
             logger.info("%s: %d of %d clips.", folder.name, numbers.stop, count)
         tensors.append(torch.load(path, weights_only=True))
     return torch.cat(tensors).to(vae.device)

@@ -1,5 +1,6 @@
 """One training loop for every stage: seeded step by step, saved as it goes, resumed where it was killed."""
 
+import functools
 import logging
 import math
 import os
@@ -94,7 +95,8 @@ def train(name: str, module: nn.Module, loss: Callable[[Dice], Tensor], budget: 
             _append(log, step, losses, time.monotonic() - started)
             losses = []
         if step % SAVE_EVERY == 0 or step == budget.steps:
-            _save({"step": step, "average": average, "optimizer": optimizer.state_dict(), "parameters": _detached(parameters)}, state)
+            saved = {"step": step, "average": average, "optimizer": optimizer.state_dict(), "parameters": _detached(parameters)}
+            whole(state, functools.partial(torch.save, saved))
     _copy(average, parameters)
     return module
 
@@ -109,10 +111,10 @@ def _copy(source: dict[str, Tensor], parameters: dict[str, nn.Parameter]) -> Non
         parameter.copy_(source[key])
 
 
-def _save(value: object, path: Path) -> None:
-    """Whole or not at all: a kill while writing leaves the file before."""
+def whole(path: Path, write: Callable[[Path], object]) -> None:
+    """write(another path), which then becomes path: a kill while writing leaves the file that was there before."""
     partial = path.with_suffix(".partial")
-    torch.save(value, partial)
+    write(partial)
     os.replace(partial, path)
 
 
@@ -125,6 +127,8 @@ def _append(log: Path, step: int, losses: Iterable[float], seconds: float) -> No
 
 
 def _cut(log: Path, step: int) -> None:
-    """Drops the lines after the saved step; they will be written again."""
-    lines = log.read_text(encoding="ascii").splitlines() if log.exists() else []
-    log.write_text("".join(f"{line}\n" for line in lines if int(line.split(",")[0]) <= step), encoding="ascii")
+    """Drops the lines after the saved step, which will be written again, and one that was cut while it was written."""
+    text = log.read_text(encoding="ascii") if log.exists() else ""
+    kept = "".join(line for line in text.splitlines(keepends=True) if line.endswith("\n") and int(line.split(",")[0]) <= step)
+    if kept != text:
+        whole(log, lambda path: path.write_text(kept, encoding="ascii"))

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..pipeline import TextToVideo
 from . import evaluate
 from .export import sha256
+from .loop import whole
 from .world import FRAMES, SIDE, TEST_PAIRS, Scene
 
 Pairs = Sequence[tuple[Scene, int]]
@@ -46,7 +47,7 @@ def losses(log: Path, points: int = 8) -> str:
     """The losses of a stage at some steps, each a mean over the eighth of the run before it."""
     with log.open(encoding="ascii") as file:
         rows = [(int(step), float(value)) for step, value in csv.reader(file)]
-    size = -(-len(rows) // points)
+    size = max(1, -(-len(rows) // points))
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
     return ", ".join(f"{part[-1][0]}: {sum(value for _, value in part) / len(part):.4f}" for part in parts)
 
@@ -80,5 +81,5 @@ def _line(folder: Path, name: str, stack: Callable[[evaluate.Row], TextToVideo],
     if not path.is_file():
         text = evaluate.line(name, evaluate.score(evaluate.clips(stack(row), pairs, row.steps)))
         folder.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     return path.read_text(encoding="utf-8")

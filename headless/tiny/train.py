@@ -6,9 +6,11 @@ Stages, each on what the ones before left in FOLDER: VAE, text encoder, image mo
 
 import argparse
 import functools
+import json
 import logging
+import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -19,8 +21,9 @@ from transformers import CLIPTextModel, PreTrainedTokenizerFast
 from ...motion_modules import schedule
 from ...motion_modules.config import TINY
 from ...motion_modules.model import MotionModel
+from ..render import working_device
 from . import autoencoder, export, latents, networks, report, stages, start, text, tokenizer, world
-from .loop import Budget, Dice, train
+from .loop import Budget, Dice, train, whole
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +53,8 @@ PUBLISHED = Recipe(
     vae=Budget(1000, 5e-4), text=Budget(500, 2e-3), image=Budget(3000, 1e-3), motion=Budget(1500, 1.5e-3), distillation=Budget(500, 3e-4),
     clips=1008, crossings=480, stills=32, videos=2, guidance=1.0, substeps=2,
 )  # fmt: skip
-"""What made the weights in the repository."""
+"""What made the weights in the repository, with this seed:"""
+PUBLISHED_SEED = 1
 
 
 def _seeded(seed: int, build, *arguments) -> nn.Module:
@@ -116,8 +120,12 @@ def train_motion(folder: Path, seed: int, recipe: Recipe, clips: Tensor, stack: 
 
 
 def run(folder: Path, seed: int, recipe: Recipe, device: str = "cpu") -> None:
-    """Trains every stage that folder does not hold yet, and writes the weights into it: folder/tiny_sd15 and two motion modules."""
+    """Trains every stage that folder does not hold yet, and writes the weights into it: folder/tiny_sd15 and two motion modules.
+
+    Raises ValueError when folder holds another seed's or recipe's training.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder / "run.json", seed, recipe)
     started = time.monotonic()
     vae = train_vae(folder, seed, recipe, device)
     stills = latents.clips(vae, folder / "stills", seed, recipe.clips, world.ANYWHERE)
@@ -130,17 +138,32 @@ def run(folder: Path, seed: int, recipe: Recipe, device: str = "cpu") -> None:
     logger.info("%s has its weights after %.0f min.", folder, (time.monotonic() - started) / 60)
 
 
-def main() -> None:
-    """The command line."""
+def _claim(path: Path, seed: int, recipe: Recipe) -> None:
+    """A folder belongs to one seed and recipe; states of two would get mixed."""
+    run = json.dumps({"seed": seed} | asdict(recipe), indent=1)
+    if not path.exists():
+        whole(path, lambda partial: partial.write_text(run, encoding="utf-8"))
+    elif path.read_text(encoding="utf-8") != run:
+        raise ValueError(f"{path.parent} holds a training with another seed or recipe (see {path.name}); give another folder with --out.")
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for states, losses, latents and weights; an interrupted run goes on from it")
-    parser.add_argument("--seed", type=int, default=0, help="of all random numbers (default 0)")
+    parser.add_argument("--seed", type=int, default=PUBLISHED_SEED, help="of all random numbers (default %(default)s, which made the weights in the package)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where it trains (default here: %(default)s)")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    run(arguments.out, arguments.seed, PUBLISHED, arguments.device)
-    logger.info("%s is complete.", report.write(arguments.out, arguments.seed, PUBLISHED, device=arguments.device))
+    try:
+        device = working_device(arguments.device)
+        run(arguments.out, arguments.seed, PUBLISHED, device)
+        logger.info("%s is complete.", report.write(arguments.out, arguments.seed, PUBLISHED, device=device))
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
