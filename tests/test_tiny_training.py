@@ -1,5 +1,6 @@
 """The recipe of the tiny model: every stage runs, what it writes is what others read, and the losses are what they say."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from animatediff_turbo.headless.tiny import autoencoder, evaluate, export, laten
 from animatediff_turbo.headless.tiny.loop import Budget, Dice
 from animatediff_turbo.motion_modules import checkpoint, sampling, schedule
 from animatediff_turbo.motion_modules.config import TINY
+from animatediff_turbo.weights import TINY_BASE
 
 ONE = Budget(1, 1e-4)
 SMALL = train.Recipe(vae=ONE, text=ONE, image=ONE, motion=ONE, distillation=ONE, clips=2, crossings=2, stills=2, videos=1, guidance=2.0, substeps=2)
@@ -42,6 +44,8 @@ def test_diffusers_loads_the_base(trained):
     pipeline = StableDiffusionPipeline.from_pretrained(trained / "tiny_sd15", local_files_only=True, low_cpu_mem_usage=False).to(torch.float32)
     assert tuple(pipeline.unet.config.block_out_channels) == networks.WIDTHS
     assert pipeline.tokenizer("a red circle").input_ids == tokenizer.build()("a red circle").input_ids
+    for folder in (trained / "tiny_sd15", TINY_BASE):  # a name that transformers 4 knows too
+        assert json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text())["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert pipeline.scheduler.config.beta_schedule == TINY.beta_schedule and pipeline.vae.config.scaling_factor == networks.LATENT_SCALE
     image = pipeline("a red circle", num_inference_steps=1, guidance_scale=1.0, height=64, width=64, output_type="pt").images
     assert image.shape == (1, 3, 64, 64)
