@@ -1,5 +1,6 @@
 """What differs between adapters: one row each, and how a file is matched to its row."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Adapter:
     mid_block: whether files of this family have one; None where both occur.
     lora: the spatial LoRA that belongs to it, with its strength; empty where none does.
     warning: one sentence shown to the person who loads it; empty where there is nothing to say.
+    step_counts: the only numbers of steps that it was distilled for; empty where any works.
+    highest_guidance: above it pictures burn out, because guidance is distilled in; no limit where it is not.
     """
 
     name: str
@@ -58,17 +61,29 @@ class Adapter:
     mid_block: bool | None = None
     lora: str = ""
     warning: str = ""
+    step_counts: tuple[int, ...] = ()
+    highest_guidance: float = math.inf
 
 
-def _lightning(steps: int, warning: str = "") -> Adapter:
+DISTILLED_GUIDANCE = 2.0
+"""What distilled adapters bear; AnimateLCM's and the endpoint's own is this much."""
+
+
+def _lightning(steps: int, *more_steps: int, warning: str = "") -> Adapter:
     # model card and arXiv 2403.12706: linear betas, Euler, trailing, guidance 1 (7.5 is distilled in)
-    return Adapter(f"AnimateDiff-Lightning {steps} step", "linear", "trailing", "euler", steps, 1.0, mid_block=True, warning=warning)
+    name = f"AnimateDiff-Lightning {steps} step"
+    return Adapter(
+        name, "linear", "trailing", "euler", steps, 1.0, mid_block=True, warning=warning, step_counts=(steps, *more_steps),
+        highest_guidance=DISTILLED_GUIDANCE,
+    )  # fmt: skip
 
 
 def _lcm(name: str, distilled_steps: int) -> Adapter:
     # model card (50) and the repository's inference-t2v.yaml (100); both linear betas, LoRA at 0.8
     lora = "AnimateLCM_sd15_t2v_lora.safetensors at strength 0.8"
-    return Adapter(name, "linear", "lcm", "lcm", 8, 2.0, distilled_steps, distilled_steps, mid_block=True, lora=lora)
+    return Adapter(
+        name, "linear", "lcm", "lcm", 8, 2.0, distilled_steps, distilled_steps, mid_block=True, lora=lora, highest_guidance=DISTILLED_GUIDANCE
+    )
 
 
 def _plain(version: str, mid_block: bool, max_frames: int = 32, warning: str = "") -> Adapter:
@@ -78,14 +93,15 @@ def _plain(version: str, mid_block: bool, max_frames: int = 32, warning: str = "
 
 
 LCM_LORA = Adapter(
-    "AnimateDiff v2/v3 with LCM-LoRA", "scaled_linear", "lcm", "lcm", 5, 1.25, 50, 50, lora="lcm-lora-sdv1-5 at strength 1"
-)
+    "AnimateDiff v2/v3 with LCM-LoRA", "scaled_linear", "lcm", "lcm", 5, 1.25, 50, 50, lora="lcm-lora-sdv1-5 at strength 1",
+    highest_guidance=DISTILLED_GUIDANCE,
+)  # fmt: skip
 
-TINY = Adapter("Tiny Turbo", "linear", "lcm", "lcm", 4, 1.0, 8, 8, side=128, mid_block=False)
+TINY = Adapter("Tiny Turbo", "linear", "lcm", "lcm", 4, 1.0, 8, 8, side=128, mid_block=False, highest_guidance=DISTILLED_GUIDANCE)
 
 _ROWS = (
-    _lightning(1, "The 1 step file is a research preview with visible noise; 2 or 4 steps look better."),
-    _lightning(2),
+    _lightning(1, warning="The 1 step file is a research preview with visible noise; 2 or 4 steps look better."),
+    _lightning(2, 3),  # the card: "3 inference steps on the 2-step model" work too
     _lightning(4),
     _lightning(8),
     _lcm("AnimateLCM", 50),

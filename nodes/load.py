@@ -35,7 +35,6 @@ class LoadMotionAdapter(io.ComfyNode):
                 ),
             ],
             outputs=[MotionAdapter.Output("motion_adapter", display_name="motion adapter", tooltip="Connect to Apply Motion Adapter.")],
-            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
@@ -55,5 +54,5 @@ class LoadMotionAdapter(io.ComfyNode):
         adapter = _host.MotionAdapter(loaded, row)
         advice = [f"{row.steps} steps, guidance {row.guidance:g}, up to {adapter.recipe.max_frames} frames"]
         advice += [f"Add the LoRA {row.lora}"] if row.lora else []
-        _host.show(f"{name}: {how}. {'. '.join(advice)}. {row.warning}".strip(), cls.hidden)
+        _host.show(f"{name}: {how}. {'. '.join(advice)}. {row.warning}".strip())
         return io.NodeOutput(adapter)

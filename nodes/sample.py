@@ -97,15 +97,12 @@ class TurboSampler(io.ComfyNode):
                 io.Float.Input("denoise", default=1.0, min=0.01, max=1.0, step=0.01, tooltip=DENOISE),
             ],
             outputs=[io.Latent.Output("samples", display_name="latent", tooltip="The sampled clip, for VAE Decode.")],
-            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
     def execute(cls, model, positive, negative, latent, seed, steps, guidance, guidance_steps, denoise) -> io.NodeOutput:
         adapter = _host.recipe(model).adapter
-        timesteps = schedule.timesteps(adapter, steps, denoise)
         guidance = adapter.guidance if guidance < 0 else max(1.0, guidance)
-        _host.show(f"{adapter.name}: timesteps {', '.join(map(str, timesteps))}, {adapter.sampler}, guidance {guidance:g}.", cls.hidden)
         sigmas = schedule.sigmas(adapter, steps, denoise)
         return io.NodeOutput(_host.sample(model, positive, negative, latent, seed, sigmas, guidance, guidance_steps))
 
@@ -131,12 +128,11 @@ class TurboSchedule(io.ComfyNode):
                 io.Sigmas.Output("sigmas", tooltip="The adapter's noise levels, ending at 0."),
                 io.Float.Output("guidance", tooltip="The adapter's own guidance, for CFGGuider."),
             ],
-            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
     def execute(cls, model, steps: int, denoise: float) -> io.NodeOutput:
         adapter = _host.recipe(model).adapter
         timesteps = schedule.timesteps(adapter, steps, denoise)
-        _host.show(f"{adapter.name}: timesteps {', '.join(map(str, timesteps))}, {adapter.sampler}.", cls.hidden)
+        _host.show(f"{adapter.name}: timesteps {', '.join(map(str, timesteps))}, {adapter.sampler}.")
         return io.NodeOutput(_host.sampler(adapter), schedule.sigmas(adapter, steps, denoise), adapter.guidance)

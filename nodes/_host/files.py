@@ -8,6 +8,8 @@ from pathlib import Path
 import folder_paths
 import server
 from comfy.cli_args import args
+from comfy_execution.progress import get_progress_state
+from comfy_execution.utils import get_executing_context
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +44,18 @@ def maps_files() -> bool:
     return not args.disable_mmap
 
 
-def show(text: str, hidden) -> None:
-    """Writes text under the running node and into the log; hidden is the node's own holder of unique_id and dynprompt."""
-    logger.info("%s", text)
-    node = hidden.dynprompt.get_display_node_id(hidden.unique_id)
-    server.PromptServer.instance.send_progress_text(text, node)
+def shown_node() -> str | None:
+    """The node that a person sees running (the one that was expanded to it), None outside of a queue."""
+    context = get_executing_context()
+    return None if context is None else get_progress_state().dynprompt.get_display_node_id(context.node_id)
+
+
+def show(text: str) -> None:
+    """Writes text under the running node and its first line into the log."""
+    logger.info("%s", text.partition("\n")[0])
+    node = shown_node()
+    if node is not None:
+        server.PromptServer.instance.send_progress_text(text, node)
 
 
 def new_file(prefix: str, suffix: str, save: bool, width: int, height: int) -> tuple[Path, str]:

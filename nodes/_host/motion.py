@@ -17,25 +17,18 @@ from ...motion_modules.checkpoint import Checkpoint
 from ...motion_modules.config import Adapter
 from ...motion_modules.layers import TemporalTransformer
 from ...motion_modules.model import names
+from ...motion_modules.preflight import check_frames
+from . import preflight
+from .recipe import KEY, Recipe
 from .schedule import TurboEPS, TurboVPrediction
 
 logger = logging.getLogger(__name__)
 
-KEY = "animatediff_turbo"
 # before it, forward_timestep_embed_patch is not asked for ResBlock and SpatialTransformer, and no motion would run
 MINIMUM_VERSION = (0, 20, 0)
 BASE_CHANNELS = (4, 9)
 
 Block = tuple[str, int]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What Apply Motion Adapter leaves on a MODEL for the samplers: the adapter's row, its file and its longest clip in frames."""
-
-    adapter: Adapter
-    file: str
-    max_frames: int
 
 
 class MotionAdapter:
@@ -77,6 +70,7 @@ def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter
     velocity = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
     clone.add_object_patch("model_sampling", (TurboVPrediction if velocity else TurboEPS)(adapter.recipe.adapter))
     clone.set_attachments(KEY, adapter.recipe)
+    preflight.install(clone, adapter.recipe)
     return clone
 
 
@@ -104,11 +98,7 @@ class _Motion:
             return x
         # from the tensor: context windows hand over other lengths than the clip's
         frames = x.shape[0] // len(options.get("cond_or_uncond", (0,)))
-        if frames > self.recipe.max_frames:
-            raise ValueError(
-                f"{frames} frames at once, but {self.recipe.file} knows {self.recipe.max_frames}; use fewer, or add Context Windows (Manual) with "
-                f"a context_length up to {self.recipe.max_frames - 1}, or {self.recipe.max_frames} with causal_window_fix off."
-            )
+        check_frames(self.recipe.file, self.recipe.max_frames, frames)
         return transformer(x, frames, self.strength, self.pooled_norm)
 
 
@@ -121,10 +111,9 @@ def _check_version() -> None:
 def _check_untouched(model: comfy.model_patcher.ModelPatcher) -> None:
     if model.get_attachment(KEY) is not None:
         raise ValueError(f"This model already has the motion adapter {model.get_attachment(KEY).file}; use one Apply Motion Adapter for each model.")
-    patches = model.model_options["transformer_options"].get("patches", {}).get("forward_timestep_embed_patch", [])
-    others = [handler for layer, handler in patches if issubclass(ResBlock, layer) or issubclass(SpatialTransformer, layer)]
+    others = preflight.foreign_handlers(model.model_options)
     if others:  # ComfyUI runs the first handler of a class and skips the rest, so that no motion would be seen
-        raise ValueError(f"{others[0].__module__} has taken over this model's layers before; connect Apply Motion Adapter in front of its node.")
+        raise ValueError(f"{others[0]} has taken over this model's layers before; connect Apply Motion Adapter in front of its node.")
 
 
 def _places(model: comfy.model_patcher.ModelPatcher, checkpoint: Checkpoint) -> dict[Block, tuple[str, bool]]:
@@ -150,11 +139,3 @@ def _blocks(unet: torch.nn.Module, mid_block: bool) -> dict[Block, torch.nn.Modu
     blocks |= {("middle", 0): unet.middle_block} if mid_block else {}
     blocks |= {("output", i): block for i, block in enumerate(unet.output_blocks)}
     return {name: block for name, block in blocks.items() if any(isinstance(layer, ResBlock) for layer in block)}
-
-
-def recipe(model: comfy.model_patcher.ModelPatcher) -> Recipe:
-    """What Apply Motion Adapter left on model; raises ValueError when there was none."""
-    found = model.get_attachment(KEY)
-    if found is None:
-        raise ValueError("This model has no motion adapter; connect Apply Motion Adapter between the checkpoint and this node.")
-    return found

@@ -9,7 +9,7 @@ import torch
 
 from ...motion_modules import sampling
 from ...motion_modules.config import Adapter
-from .motion import recipe
+from .recipe import recipe
 
 
 class TurboGuider(comfy.samplers.CFGGuider):

@@ -152,6 +152,18 @@ class Foreign:
         return (clone,)
 
 
+class Inject:
+    """Another pack's modules in the UNet while it runs."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "patch", "testing"
+
+    def patch(self, model):
+        clone = model.clone()
+        clone.set_injections("another_pack", [comfy.model_patcher.PatcherInjection(lambda patcher: None, lambda patcher: None)])
+        return (clone,)
+
+
 class SaveFrames:
     """Writes an IMAGE as it is, float32, to a safetensors file."""
 
@@ -163,4 +175,4 @@ class SaveFrames:
         return {"ui": {"shape": list(images.shape)}}
 
 
-NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign)}
+NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign, Inject)}

@@ -1,0 +1,77 @@
+"""What Apply Motion Adapter says before the first step, in whichever sampler node the run is."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import comfy.model_patcher
+import comfy.patcher_extension
+import comfy.samplers
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+
+from ...motion_modules import preflight
+from ...motion_modules.preflight import Run
+from .files import show
+from .recipe import KEY, Recipe
+from .schedule import TurboModelSampling
+
+logger = logging.getLogger(__name__)
+
+def install(model: comfy.model_patcher.ModelPatcher, recipe: Recipe) -> None:
+    """Every run of model and of its clones is looked at before it starts; stops what cannot work, says what will look worse than it could."""
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, _Preflight(recipe))
+
+
+@dataclass(frozen=True)
+class _Preflight:
+    """A wrapper of CFGGuider.outer_sample, which every sampler node calls."""
+
+    recipe: Recipe
+
+    def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+        guider = executor.class_obj
+        run, at_once = _run(guider, noise, sampler, sigmas)
+        preflight.check_frames(self.recipe.file, self.recipe.max_frames, at_once)
+        sentences = preflight.warnings(self.recipe.adapter, self.recipe.file, run)
+        for sentence in sentences:
+            logger.warning("%s", sentence)
+        # with nothing to warn of as well: the text of the run before would stay under the node
+        show("\n".join([preflight.summary(self.recipe.adapter, run), *sentences]))
+        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+
+
+def _run(guider: comfy.samplers.CFGGuider, noise: torch.Tensor, sampler, sigmas: torch.Tensor) -> tuple[Run, int]:
+    """The run, and the most frames that the UNet will be given at once."""
+    model, options = guider.model_patcher, guider.model_options
+    frames = window = at_once = len(noise)
+    handler = options.get("context_handler")
+    if handler is not None and handler.dim == 0 and handler.context_length < frames:
+        window = handler.context_length
+        at_once = window + getattr(handler, "causal_window_fix", False)
+    schedule = model.get_model_object("model_sampling")
+    run = Run(
+        frames=frames,
+        window=window,
+        sigmas=sigmas,
+        guidance=getattr(guider, "cfg", 1.0),
+        sampler=getattr(getattr(sampler, "sampler_function", None), "__name__", "").removeprefix("sample_"),
+        lora=bool(model.hook_patches) or any(str(key).startswith("diffusion_model.") for key in model.patches),
+        foreign_schedule="" if isinstance(schedule, TurboModelSampling) else type(schedule).__name__,
+        foreign=(*foreign_handlers(options), *foreign_injections(model)),
+    )
+    return run, at_once
+
+
+def foreign_handlers(options: dict) -> list[str]:
+    """Whose handlers for the layers that carry motion a MODEL's options have, other packs' modules."""
+    patches = options["transformer_options"].get("patches", {}).get("forward_timestep_embed_patch", [])
+    taken = [handler for layer, handler in patches if issubclass(ResBlock, layer) or issubclass(SpatialTransformer, layer)]
+    names = {handler.__module__ for handler in taken} - {f"{__package__}.motion"}
+    return sorted(PurePath(name).name for name in names)  # ComfyUI names a pack's modules by their path
+
+
+def foreign_injections(model: comfy.model_patcher.ModelPatcher) -> list[str]:
+    """Under which names other packs put modules into the UNet while it runs."""
+    return sorted(map(str, model.injections))

@@ -1,0 +1,85 @@
+"""What is said of a run, from numbers alone; in a real ComfyUI: comfyui/test_preflight.py."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from animatediff_turbo.motion_modules import preflight, schedule
+from animatediff_turbo.motion_modules.config import ADAPTERS
+
+FILE = "adapter.safetensors"
+ROWS = [pytest.param(row, id=row.name) for row in ADAPTERS.values()]
+LIGHTNING, LCM, V3 = (ADAPTERS[name] for name in ("AnimateDiff-Lightning 4 step", "AnimateLCM", "AnimateDiff v3"))
+
+
+def own(row, steps=0, denoise=1.0):
+    """A run as the row's authors recommend it."""
+    return preflight.Run(16, 16, schedule.sigmas(row, steps, denoise), row.guidance, row.sampler, lora=True)
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("denoise", [1.0, 0.6, 0.1])
+def test_nothing_is_said_of_a_recipe(row, denoise):
+    assert preflight.warnings(row, FILE, own(row, denoise=denoise)) == []
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_timesteps_are_read_back_from_sigmas(row):
+    assert preflight.timesteps(row, schedule.sigmas(row, 0)) == schedule.timesteps(row, 0)
+    table = schedule.sigma_table(row.beta_schedule)
+    between = torch.stack([table[500], (table[300] * table[301]).sqrt(), table[0] * 0])
+    assert preflight.timesteps(row, between) in ([500, 300.5], [500, 301.5])
+
+
+@pytest.mark.parametrize("row", [row for row in ADAPTERS.values() if row.step_counts], ids=lambda row: row.name)
+def test_lightning_knows_its_own_numbers_of_steps_only(row):
+    for steps in (1, 2, 3, 4, 5, 6, 8, 12):
+        said = preflight.warnings(row, FILE, own(row, steps))
+        tail = steps == 1 and row.steps == 1
+        assert (said == []) == (steps in row.step_counts or tail), (steps, said)
+
+
+def test_three_steps_on_the_two_step_file_are_right_as_its_card_says():
+    row = ADAPTERS["AnimateDiff-Lightning 2 step"]
+    assert preflight.warnings(row, FILE, own(row, 3)) == []
+
+
+def test_a_step_that_is_off_by_one_timestep_is_not_worth_a_word():
+    """ComfyUI's scheduler simple at 3 steps: 999, 666, 332 where trailing has 999, 666, 332 or 333."""
+    row = ADAPTERS["AnimateDiff-Lightning 2 step"]
+    table = schedule.sigma_table("linear")
+    near = [t + 1 if t < 999 else t for t in schedule.timesteps(row, 3)]
+    assert preflight.warnings(row, FILE, replace(own(row), sigmas=torch.cat([table[near], torch.zeros(1)]))) == []
+
+
+def test_plain_adapters_take_any_sampler_steps_and_guidance():
+    table = schedule.sigma_table("linear")
+    sigmas = torch.linspace(float(table[-1]), float(table[3]), 31)
+    assert preflight.warnings(V3, FILE, replace(own(V3), sigmas=sigmas, guidance=12.0, sampler="dpmpp_2m", lora=False)) == []
+
+
+def test_every_reason_is_said_at_once_each_with_its_fix():
+    run = replace(own(LCM), frames=40, window=8, guidance=7.5, sampler="euler", lora=False, foreign=("other",), sigmas=torch.tensor([25.0, 1.3, 0]))
+    said = preflight.warnings(LCM, FILE, run)
+    assert [sentence.split("; ")[1] for sentence in said] == [
+        "use more frames.",
+        "use Turbo Sampler, or the scheduler simple.",
+        "choose lcm.",
+        "use 2, at most 2.",
+        "add AnimateLCM_sd15_t2v_lora.safetensors at strength 0.8 with LoraLoaderModelOnly.",
+        "remove its nodes from this model, or Apply Motion Adapter.",
+    ]
+    assert said[0].startswith("Context Windows hand over 8 frames")
+
+
+def test_a_replaced_schedule_is_said_instead_of_what_follows_from_it():
+    said = preflight.warnings(LIGHTNING, FILE, replace(own(LIGHTNING, 3), foreign_schedule="ModelSamplingAdvanced", sampler="lcm"))
+    assert len(said) == 1 and said[0].startswith("ModelSamplingAdvanced has replaced")
+    assert "4 steps" in preflight.summary(LIGHTNING, replace(own(LIGHTNING), foreign_schedule="ModelSamplingAdvanced"))
+
+
+def test_too_many_frames_stop():
+    preflight.check_frames(FILE, 32, 32)
+    with pytest.raises(ValueError, match=r"33 frames at once, but adapter.safetensors knows 32; use fewer.*up to 31, or 32 with causal_window_fix off"):
+        preflight.check_frames(FILE, 32, 33)
