@@ -69,7 +69,7 @@ def load(path: str | os.PathLike, copy: bool = False) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(path, f"is ambiguous, {error}; choose another file") from error
     layout = _verify(path, {name: tensors.shapes[key] for name, key in keys.items()})
-    state_dict = {name: _finite(path, key, tensors.read(key)) for name, key in keys.items()}
+    state_dict = {name: finite(path, key, tensors.read(key)) for name, key in keys.items()}
     if copy:
         state_dict = {name: tensor.clone() for name, tensor in state_dict.items()}
     encodings = convert.position_keys(tensors.shapes)
@@ -104,7 +104,7 @@ _LORA = r"(_lora\.|\.lora_|^lora_)"
 _INSTEAD = "such as animatediff_lightning_4step_comfyui.safetensors"
 # What other files are that lie among motion adapters, first match first.
 _FOREIGN: tuple[tuple[Callable[[set[str]], bool], str], ...] = (
-    (_any(rf"\.motion_modules\..*{_LORA}"), f"is a motion LoRA, not a motion adapter; choose an adapter here, {_INSTEAD}"),
+    (_any(rf"\.motion_modules\..*{_LORA}"), "is a motion LoRA, not a motion adapter; move it to models/animatediff_motion_lora and load it with Load Motion LoRA"),
     (_any(_LORA), "is a LoRA, not a motion adapter; move it to models/loras and load it with Load LoRA"),
     (_any(r"^controlnet_cond_embedding\."), "is a SparseCtrl ControlNet, not a motion adapter; load it with a ControlNet node"),
     (_any(r"temporal_attentions\.|pos_encoder\.positional_encoding"), f"is HotShotXL, a motion module for SDXL; use one for SD1.5, {_INSTEAD}"),
@@ -145,7 +145,8 @@ def _verify(path: Path, found: Mapping[str, torch.Size]) -> Layout:
     return layout
 
 
-def _finite(path: Path, key: str, tensor: Tensor) -> Tensor:
+def finite(path: Path, key: str, tensor: Tensor) -> Tensor:
+    """tensor as it is; raises CheckpointError, naming path and key, for NaN, infinity and numbers that no adapter is stored in."""
     if tensor.dtype not in DTYPES:
         raise CheckpointError(path, f"holds {key} as {tensor.dtype}; use a file in float16, bfloat16 or float32")
     # an extreme is NaN when any element is, and one pass over the file is all that is paid for it

@@ -35,6 +35,14 @@ def is_motion(key: str) -> bool:
     return key.startswith(("down_blocks.", "mid_block.", "up_blocks.")) and ".motion_modules." in key
 
 
+def our_name(key: str) -> str:
+    """The name that we have for a tensor of a motion module in any layout; other keys only lose their prefix."""
+    name = strip_prefix(key)
+    for original, diffusers in _RENAMES if is_motion(name) else ():
+        name = name.replace(original, diffusers, 1)
+    return name
+
+
 def position_keys(keys: Iterable[str]) -> dict[str, str]:
     """The keys of stored positional encodings, in any layout, to the name of the motion module each lies in."""
     names = {key: strip_prefix(key) for key in keys if _POSITIONS.search(key)}
@@ -51,11 +59,9 @@ def to_ours(keys: Iterable[str]) -> dict[str, str]:
     """
     ours: dict[str, str] = {}
     for key in keys:
-        name = strip_prefix(key)
+        name = our_name(key)
         if not is_motion(name) or _POSITIONS.search(name):
             continue
-        for original, diffusers in _RENAMES:
-            name = name.replace(original, diffusers, 1)
         if name in ours:
             raise ValueError(f"the keys '{ours[name]}' and '{key}' are the same tensor")
         ours[name] = key

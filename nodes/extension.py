@@ -4,7 +4,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import _host
 from .animate import ApplyMotionAdapter
-from .load import LoadMotionAdapter
+from .load import LoadMotionAdapter, LoadMotionLora
 from .sample import EmptyVideoLatent, TurboSampler, TurboSchedule
 from .tiny import LoadTinyTurbo
 from .video import CombineVideo
@@ -14,9 +14,9 @@ class AnimateDiffTurbo(ComfyExtension):
     """What ComfyUI asks for nodes."""
 
     async def on_load(self) -> None:
-        """Before any schema is read: the loader's list of files needs its folder."""
-        _host.register_folder()
+        """Before any schema is read: the loaders' lists of files need their folders."""
+        _host.register_folders()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
-        return [LoadMotionAdapter, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo, LoadTinyTurbo]
+        return [LoadMotionAdapter, LoadMotionLora, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo, LoadTinyTurbo]

@@ -1,6 +1,6 @@
 """The only contact with ComfyUI's internals: official hooks of ModelPatcher, on clones, and nothing else."""
 
-from .files import adapter_files, adapter_path, maps_files, metadata, new_file, register_folder, show
+from .files import ADAPTER_FOLDER, LORA_FOLDER, file_path, file_state, listed_files, maps_files, metadata, new_file, register_folders, show
 from .motion import MotionAdapter, apply_motion
 from .recipe import Recipe, recipe
 from .sampling import empty_latent, sample, sampler
@@ -8,21 +8,24 @@ from .schedule import TurboEPS, TurboVPrediction
 from .tiny import TinyStack, load_tiny
 
 __all__ = [
+    "ADAPTER_FOLDER",
+    "LORA_FOLDER",
     "MotionAdapter",
     "Recipe",
     "TinyStack",
     "TurboEPS",
     "TurboVPrediction",
-    "adapter_files",
-    "adapter_path",
     "apply_motion",
     "empty_latent",
+    "file_path",
+    "file_state",
+    "listed_files",
     "load_tiny",
     "maps_files",
     "metadata",
     "new_file",
     "recipe",
-    "register_folder",
+    "register_folders",
     "sample",
     "sampler",
     "show",

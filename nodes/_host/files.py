@@ -13,30 +13,38 @@ from comfy_execution.utils import get_executing_context
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "animatediff_models"
+ADAPTER_FOLDER, LORA_FOLDER = "animatediff_models", "animatediff_motion_lora"
+"""The folders in models/ that all AnimateDiff packs share."""
 
 
-def register_folder() -> None:
-    """Makes `models/animatediff_models` known, shared with other packs: their paths and extensions stay."""
-    path = os.path.join(folder_paths.models_dir, FOLDER)
-    folder_paths.add_model_folder_path(FOLDER, path, is_default=False)
-    paths, extensions = folder_paths.folder_names_and_paths[FOLDER]
-    folder_paths.folder_names_and_paths[FOLDER] = (paths, set(extensions) | folder_paths.supported_pt_extensions)
-    with contextlib.suppress(OSError):  # a read-only installation still finds the other paths of this name
-        os.makedirs(path, exist_ok=True)
+def register_folders() -> None:
+    """Makes the folders known; other packs' paths and extensions for them stay."""
+    for folder in (ADAPTER_FOLDER, LORA_FOLDER):
+        path = os.path.join(folder_paths.models_dir, folder)
+        folder_paths.add_model_folder_path(folder, path, is_default=False)
+        paths, extensions = folder_paths.folder_names_and_paths[folder]
+        folder_paths.folder_names_and_paths[folder] = (paths, set(extensions) | folder_paths.supported_pt_extensions)
+        with contextlib.suppress(OSError):  # a read-only installation still finds the other paths of this name
+            os.makedirs(path, exist_ok=True)
 
 
-def adapter_files() -> list[str]:
-    """The files that Load Motion Adapter offers."""
-    return folder_paths.get_filename_list(FOLDER)
+def listed_files(folder: str) -> list[str]:
+    """The files in a folder of models/ that a loader offers."""
+    return folder_paths.get_filename_list(folder)
 
 
-def adapter_path(file: str) -> str:
+def file_path(folder: str, file: str) -> str:
     """Full path of an offered file; raises ValueError when it has gone."""
-    path = folder_paths.get_full_path(FOLDER, file)
+    path = folder_paths.get_full_path(folder, file)
     if path is None:
-        raise ValueError(f"{file} is not in models/{FOLDER} any more; put it back or choose another file.")
+        raise ValueError(f"{file} is not in models/{folder} any more; put it back or choose another file.")
     return path
+
+
+def file_state(folder: str, file: str) -> tuple[str, int, int]:
+    """What changes when an offered file is replaced on disk."""
+    stat = os.stat(file_path(folder, file))
+    return file, stat.st_mtime_ns, stat.st_size
 
 
 def maps_files() -> bool:

@@ -1,9 +1,11 @@
 """Apply: a motion adapter on a clone of a MODEL."""
 
+import copy
 import logging
 import re
 from dataclasses import dataclass
 
+import comfy.lora
 import comfy.model_patcher
 import comfy.model_sampling
 import comfy.ops
@@ -14,8 +16,9 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
 from ...motion_modules.checkpoint import Checkpoint
-from ...motion_modules.config import Adapter
+from ...motion_modules.config import Adapter, Layout
 from ...motion_modules.layers import TemporalTransformer
+from ...motion_modules.lora import MotionLora
 from ...motion_modules.model import names
 from ...motion_modules.preflight import check_frames
 from . import preflight
@@ -32,22 +35,49 @@ Block = tuple[str, int]
 
 
 class MotionAdapter:
-    """A loaded motion adapter as it travels between nodes; owns one patcher for each dtype and device that it was asked for."""
+    """A loaded motion adapter as it travels between nodes; owns one patcher for each dtype and device that it was asked for.
+
+    loras: motion LoRAs with their strengths, which the patchers' clones carry as weight patches.
+    """
 
     def __init__(self, checkpoint: Checkpoint, adapter: Adapter):
         self.checkpoint = checkpoint
         self.recipe = Recipe(adapter, checkpoint.path.name, checkpoint.positions or adapter.max_frames)
+        self.loras: tuple[tuple[MotionLora, float], ...] = ()
         self._patchers: dict[tuple, comfy.model_patcher.ModelPatcher] = {}
 
+    def with_lora(self, lora: MotionLora, strength: float) -> "MotionAdapter":
+        """This adapter with one more motion LoRA, on the same module in memory; itself at strength 0. Raises CheckpointError when it does not fit."""
+        lora.fitting(self.checkpoint.layout)
+        if strength == 0:
+            return self
+        result = copy.copy(self)
+        result.loras = (*self.loras, (lora, strength))
+        return result
+
     def patcher(self, model: comfy.model_patcher.ModelPatcher) -> comfy.model_patcher.ModelPatcher:
-        """The motion module under ComfyUI's memory management, in the dtype in which model computes (never its fp8 weight dtype)."""
+        """The motion module with its LoRAs under ComfyUI's memory management, in the dtype in which model computes (never its fp8 weight dtype)."""
         dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
         key = dtype, model.load_device, model.offload_device
         if key not in self._patchers:
             self._patchers[key] = comfy.model_patcher.CoreModelPatcher(self.checkpoint.build(comfy.ops.manual_cast, dtype), *key[1:])
             size = self._patchers[key].model_size() / 2**20
             logger.info("%s: motion module built in %s, %.0f MiB.", self.recipe.file, str(dtype).removeprefix("torch."), size)
-        return self._patchers[key]
+        clone = self._patchers[key].clone()
+        for lora, strength in self.loras:
+            clone.add_patches(_patches(lora, self.checkpoint.layout), strength)
+        return clone
+
+
+def _patches(lora: MotionLora, layout: Layout) -> dict[str, object]:
+    """lora's changes as ComfyUI's weight patches, whose class differs between its versions."""
+    tensors, weights = {}, {}
+    for name, change in lora.fitting(layout).items():
+        layer = name.removesuffix(".weight")
+        weights[layer] = name
+        alpha = torch.tensor(change.scale * len(change.down))
+        tensors |= {f"{layer}.lora_up.weight": change.up, f"{layer}.lora_down.weight": change.down, f"{layer}.alpha": alpha}
+    return comfy.lora.load_lora(tensors, weights)
 
 
 def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter, strength: float, pooled_norm: bool = False):
@@ -64,7 +94,7 @@ def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter
     placed = {block: (transformers[name], after_attention) for block, (name, after_attention) in places.items()}
     motion = _Motion(placed, adapter.recipe, strength, pooled_norm)
     clone = model.clone()
-    clone.set_additional_models(KEY, [patcher.clone()])
+    clone.set_additional_models(KEY, [patcher])
     clone.set_model_forward_timestep_embed_patch((SpatialTransformer, motion.after_attention))
     clone.set_model_forward_timestep_embed_patch((ResBlock, motion.after_resblock))
     velocity = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
