@@ -133,8 +133,15 @@ class TemporalTransformer(torch.nn.Module):
             h = block(h, positions)
         return rearrange(self.proj_out(h), "(b h w) f c -> (b f) c h w", h=height, w=width)
 
-    def forward(self, x: Tensor, frames: int, strength: float = 1.0, pooled_norm: bool = False) -> Tensor:
-        """x + strength * branch(x); x itself, bit for bit, at strength 0. Arguments as in `branch`."""
+    def forward(self, x: Tensor, frames: int, strength: float | Tensor = 1.0, pooled_norm: bool = False) -> Tensor:
+        """x + strength * branch(x); x itself, bit for bit, at strength 0.
+
+        Args: as in `branch`.
+            strength: a number, or one for each place, (f or 1, 1, h, w) of any h and w.
+        """
+        if isinstance(strength, Tensor):
+            places = torch.nn.functional.interpolate(strength.to(x), x.shape[-2:], mode="area").expand(frames, -1, -1, -1)
+            return x + places.repeat(len(x) // frames, 1, 1, 1) * self.branch(x, frames, pooled_norm)
         if strength == 0:
             return x
         branch = self.branch(x, frames, pooled_norm)

@@ -30,6 +30,7 @@ class Run:
     lora: whether any weight of the base is patched.
     foreign_schedule: what replaced the adapter's schedule, "" when nothing did.
     foreign: names of others that change the same layers.
+    prompt_frames: of the prompts that have a row for each frame, 1 when none has.
     """
 
     frames: int
@@ -40,6 +41,7 @@ class Run:
     lora: bool
     foreign_schedule: str = ""
     foreign: tuple[str, ...] = ()
+    prompt_frames: int = 1
 
 
 def check_frames(file: str, max_frames: int, frames: int) -> None:
@@ -78,6 +80,8 @@ def _frames(run: Run) -> Iterator[str]:
         where = "This clip has" if run.window == run.frames else "Context Windows hand over"
         frames = "frame" if run.window == 1 else "frames"
         yield f"{where} {run.window} {frames}, and motion needs {FEWEST_FRAMES} or more (16 are best); use more frames."
+    if run.prompt_frames not in (1, run.frames):
+        yield f"A prompt was made for {run.prompt_frames} frames and this clip has {run.frames}; set frames in Prompt Travel to {run.frames}."
 
 
 def _schedule(adapter: Adapter, file: str, run: Run) -> Iterator[str]:

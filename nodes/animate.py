@@ -2,6 +2,7 @@
 
 from comfy_api.latest import io
 
+from ..motion_modules import keyframes
 from . import _host
 from .types import CATEGORY, MotionAdapter
 
@@ -28,6 +29,16 @@ class ApplyMotionAdapter(io.ComfyNode):
                     step=0.05,
                     tooltip="How much of the motion is added, 0 to 2. 1 is as trained; 0 adds none, only the adapter's noise schedule stays.",
                 ),
+                io.String.Input(
+                    "strength_over_time",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    display_name="strength over time",
+                    tooltip="Keyframes by which strength is multiplied, the frame counted from 0 and a number: 0: 0.2 | 8: 1. Between them it changes evenly. "
+                    "Empty is 1 throughout.",
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="Where there is motion: white moves, black stands for itself. One mask, or one for each frame."),
             ],
             outputs=[
                 io.Model.Output(
@@ -40,5 +51,7 @@ class ApplyMotionAdapter(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, motion_adapter: _host.MotionAdapter, strength: float) -> io.NodeOutput:
-        return io.NodeOutput(_host.apply_motion(model, motion_adapter, strength))
+    def execute(cls, model, motion_adapter: _host.MotionAdapter, strength: float, strength_over_time: str = "", mask=None) -> io.NodeOutput:
+        curve = keyframes.numbers(strength_over_time) if strength_over_time.strip() else {}
+        mask = None if mask is None else mask.reshape(-1, *mask.shape[-2:])
+        return io.NodeOutput(_host.apply_motion(model, motion_adapter, _host.Strength(strength, curve, mask)))

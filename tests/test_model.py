@@ -70,6 +70,20 @@ def test_strength_scales_the_branch_and_zero_is_the_identity():
     assert torch.equal(transformer(x, 8, strength=1.5), x + 1.5 * branch)
 
 
+def test_strength_may_differ_by_frame_and_place_for_every_video_of_a_batch():
+    transformer = build()[0].transformers()["mid_block.motion_modules.0"]
+    x = torch.randn(2 * 8, 128, 4, 4)
+    branch = transformer.branch(x, 8)
+    assert torch.equal(transformer(x, 8, strength=torch.ones(1, 1, 1, 1)), x + branch)
+    assert torch.equal(transformer(x, 8, strength=torch.zeros(8, 1, 32, 32)), x)
+    half = torch.zeros(1, 1, 32, 32)
+    half[..., :16] = 1  # on the picture's grid, 8 times finer
+    found = transformer(x, 8, strength=half)
+    assert torch.equal(found[..., :2], (x + branch)[..., :2]) and torch.equal(found[..., 2:], x[..., 2:])
+    frames = torch.arange(8.0)[:, None, None, None]
+    torch.testing.assert_close(transformer(x, 8, strength=frames), x + frames.repeat(2, 1, 1, 1) * branch)
+
+
 def test_videos_of_a_batch_do_not_see_each_other():
     transformer = build()[0].transformers()["down_blocks.1.motion_modules.0"]
     a, b = torch.randn(2, 8, 64, 3, 3, generator=torch.Generator().manual_seed(2))

@@ -73,6 +73,12 @@ def test_every_reason_is_said_at_once_each_with_its_fix():
     assert said[0].startswith("Context Windows hand over 8 frames")
 
 
+def test_a_prompt_for_another_number_of_frames_is_said():
+    assert preflight.warnings(V3, FILE, replace(own(V3), prompt_frames=16)) == []
+    (said,) = preflight.warnings(V3, FILE, replace(own(V3), prompt_frames=8))
+    assert said == "A prompt was made for 8 frames and this clip has 16; set frames in Prompt Travel to 16."
+
+
 def test_a_replaced_schedule_is_said_instead_of_what_follows_from_it():
     said = preflight.warnings(LIGHTNING, FILE, replace(own(LIGHTNING, 3), foreign_schedule="ModelSamplingAdvanced", sampler="lcm"))
     assert len(said) == 1 and said[0].startswith("ModelSamplingAdvanced has replaced")

@@ -5,13 +5,16 @@ from .motion import MotionAdapter, apply_motion
 from .recipe import Recipe, recipe
 from .sampling import empty_latent, sample, sampler
 from .schedule import TurboEPS, TurboVPrediction
+from .strength import Strength
 from .tiny import TinyStack, load_tiny
+from .travel import travel
 
 __all__ = [
     "ADAPTER_FOLDER",
     "LORA_FOLDER",
     "MotionAdapter",
     "Recipe",
+    "Strength",
     "TinyStack",
     "TurboEPS",
     "TurboVPrediction",
@@ -29,4 +32,5 @@ __all__ = [
     "sample",
     "sampler",
     "show",
+    "travel",
 ]

@@ -24,6 +24,7 @@ from ...motion_modules.preflight import check_frames
 from . import preflight
 from .recipe import KEY, Recipe
 from .schedule import TurboEPS, TurboVPrediction
+from .strength import Strength, frames_in_call
 
 logger = logging.getLogger(__name__)
 
@@ -80,10 +81,10 @@ def _patches(lora: MotionLora, layout: Layout) -> dict[str, object]:
     return comfy.lora.load_lora(tensors, weights)
 
 
-def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter, strength: float, pooled_norm: bool = False):
+def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter, strength: Strength, pooled_norm: bool = False):
     """A clone of model that runs the adapter's temporal transformers behind the UNet's layers; model stays as it was.
 
-    strength and pooled_norm: see `TemporalTransformer`.
+    pooled_norm: see `TemporalTransformer`.
     Raises ValueError when ComfyUI is too old, the base is not SD1.5, or the model already has motion.
     """
     _check_version()
@@ -110,7 +111,7 @@ class _Motion:
 
     transformers: dict[Block, tuple[TemporalTransformer, bool]]
     recipe: Recipe
-    strength: float
+    strength: Strength
     pooled_norm: bool
 
     def after_attention(self, layer, x, emb, context, transformer_options, *_):
@@ -129,7 +130,7 @@ class _Motion:
         # from the tensor: context windows hand over other lengths than the clip's
         frames = x.shape[0] // len(options.get("cond_or_uncond", (0,)))
         check_frames(self.recipe.file, self.recipe.max_frames, frames)
-        return transformer(x, frames, self.strength, self.pooled_norm)
+        return transformer(x, frames, self.strength.at(*frames_in_call(options, frames)), self.pooled_norm)
 
 
 def _check_version() -> None:

@@ -60,6 +60,7 @@ def _run(guider: comfy.samplers.CFGGuider, noise: torch.Tensor, sampler, sigmas:
         lora=bool(model.hook_patches) or any(str(key).startswith("diffusion_model.") for key in model.patches),
         foreign_schedule="" if isinstance(schedule, TurboModelSampling) else type(schedule).__name__,
         foreign=(*foreign_handlers(options), *foreign_injections(model)),
+        prompt_frames=max((len(cond["cross_attn"]) for conds in guider.conds.values() for cond in conds if "cross_attn" in cond), default=1),
     )
     return run, at_once
 

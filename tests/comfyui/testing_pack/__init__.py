@@ -65,7 +65,8 @@ class ApplyPooled:
     RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "apply", "testing"
 
     def apply(self, model, motion_adapter):
-        return (pack("nodes._host").apply_motion(model, motion_adapter, 1.0, pooled_norm=True),)
+        host = pack("nodes._host")
+        return (host.apply_motion(model, motion_adapter, host.Strength(), pooled_norm=True),)
 
 
 class Watch:
