@@ -5,9 +5,8 @@ from comfy_api.latest import io
 from .. import schema
 from ..motion_modules import schedule
 from . import _host
-from .types import CATEGORY
+from .types import CATEGORY, frames_input
 
-MAX_FRAMES = 4096
 STEPS = "How many times the UNet runs, 1 to 50 (AnimateLCM (repo): 100). 0 takes the adapter's own number: a Lightning file works well at its own only, AnimateLCM at 4 to 8."
 DENOISE = "How much of the given frames is replaced, above 0 up to 1. 1 starts from noise; lower keeps more of a video given as latent and may run fewer steps."
 
@@ -34,13 +33,8 @@ class EmptyVideoLatent(io.ComfyNode):
                 ),
                 io.Int.Input("width", **side, tooltip="Width in pixels, a multiple of 8; used with custom only."),
                 io.Int.Input("height", **side, tooltip="Height in pixels, a multiple of 8; used with custom only."),
-                io.Int.Input(
-                    "num_frames",
-                    default=int(schema.NUM_FRAMES.default),
-                    min=int(schema.NUM_FRAMES.minimum),
-                    max=MAX_FRAMES,
-                    display_name="frames",
-                    tooltip="Length of the clip in frames. Adapters are trained on 16 and look best there; most know up to 32; longer clips need Context Windows.",
+                frames_input(
+                    "Length of the clip in frames. Adapters are trained on 16 and look best there; most know up to 32; longer clips need Context Windows."
                 ),
             ],
             outputs=[io.Latent.Output("latent", tooltip="The empty clip, for Turbo Sampler.")],

@@ -2,11 +2,9 @@
 
 from comfy_api.latest import io
 
-from .. import schema
 from ..motion_modules import keyframes
 from . import _host
-from .sample import MAX_FRAMES
-from .types import CATEGORY
+from .types import CATEGORY, frames_input
 
 
 class PromptTravel(io.ComfyNode):
@@ -30,14 +28,7 @@ class PromptTravel(io.ComfyNode):
                     tooltip="The frame, counted from 0, a colon and the prompt, one on each line or with | between. Two frames with one prompt hold it. "
                     "(words:1.2) weighs words.",
                 ),
-                io.Int.Input(
-                    "num_frames",
-                    default=int(schema.NUM_FRAMES.default),
-                    min=int(schema.NUM_FRAMES.minimum),
-                    max=MAX_FRAMES,
-                    display_name="frames",
-                    tooltip="Length of the clip in frames, the same number as in Empty Video Latent.",
-                ),
+                frames_input("Length of the clip in frames, the same number as in Empty Video Latent."),
             ],
             outputs=[io.Conditioning.Output("conditioning", tooltip="For positive or negative of Turbo Sampler; works with Context Windows.")],
         )

@@ -1,5 +1,6 @@
 """API graphs for the tests, and reading what they saved."""
 
+import pytest
 from safetensors.torch import load_file
 
 LATENT_SCALE = 0.18215
@@ -32,6 +33,16 @@ def sampled(graph, model=("4", 0), seed=5, steps=0, guidance=-1.0, guidance_step
         guidance_steps=guidance_steps, denoise=denoise,
     )  # fmt: skip
     return graph | {"10": sampler, "11": node("SaveLatent", samples=["10", 0], filename_prefix="latents/turbo")}
+
+
+def context_windows(server, model=("4", 0), **options):
+    """Core's Context Windows (Manual), length 16 and overlap 4; an option that this ComfyUI has not may only be switched off."""
+    spec = server.get("/object_info/ContextWindowsManual")["ContextWindowsManual"]["input"]["required"]
+    inputs = {name: each[1].get("default", each[1].get("options", [None])[0]) for name, each in spec.items() if name != "model"}
+    if missing := [name for name, value in options.items() if name not in inputs and value]:
+        pytest.skip(f"this ComfyUI has no {', '.join(missing)}")
+    known = {name: value for name, value in options.items() if name in inputs}
+    return node("ContextWindowsManual", model=list(model), **inputs | {"context_length": 16, "context_overlap": 4} | known)
 
 
 def saved(server, run, id_="11"):

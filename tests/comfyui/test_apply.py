@@ -7,7 +7,7 @@ import narrow
 import pytest
 import stacks
 import torch
-from graphs import node, sampled, saved, stack_graph, turbo
+from graphs import context_windows, node, sampled, saved, stack_graph, turbo
 from safetensors.torch import save_file
 
 from animatediff_turbo.motion_modules import convert
@@ -131,16 +131,9 @@ def test_motion_runs_in_the_dtype_that_the_model_computes_in(comfy, stack, tmp_p
 
 @pytest.mark.parametrize("causal", [True, False])
 def test_core_context_windows_see_motion_and_a_window_that_is_too_long_names_the_switch(comfy, stack, causal):
-    if causal and "causal_window_fix" not in json.dumps(comfy.get("/object_info/ContextWindowsManual")):
-        pytest.skip("this ComfyUI has no causal_window_fix")
-
     def windows(length):
-        graph = stack_graph(stack, FILE, FAMILY, frames=40)
-        defaults = comfy.get("/object_info/ContextWindowsManual")["ContextWindowsManual"]["input"]["required"]
-        inputs = {name: spec[1].get("default", spec[1].get("options", [None])[0]) for name, spec in defaults.items() if name != "model"}
-        inputs |= {"model": ["4", 0], "context_length": length, "context_overlap": 4}
-        inputs |= {"causal_window_fix": causal} if causal or "causal_window_fix" in inputs else {}
-        return comfy.run(sampled(graph | {"6": node("ContextWindowsManual", **inputs)}, model=("6", 0), steps=1))
+        graph = stack_graph(stack, FILE, FAMILY, frames=40) | {"6": context_windows(comfy, context_length=length, causal_window_fix=causal)}
+        return comfy.run(sampled(graph, model=("6", 0), steps=1))
 
     assert not windows(16).error
     error = windows(32).error

@@ -4,7 +4,7 @@
 import pytest
 import stacks
 import torch
-from graphs import node, sampled, saved, stack_graph, turbo
+from graphs import context_windows, node, sampled, saved, stack_graph, turbo
 from safetensors.torch import load_file
 from test_tiny import tiny_graph
 
@@ -56,9 +56,7 @@ def test_one_prompt_at_every_frame_is_the_prompt(comfy, tmp_path):
 def test_context_windows_get_the_rows_of_their_frames(comfy, tmp_path):
     path = tmp_path / "frames.safetensors"
     graph = travelling(path, f"0: {RED}\n23: {RED}\n24: {BLUE}", 48, 48)
-    defaults = comfy.get("/object_info/ContextWindowsManual")["ContextWindowsManual"]["input"]["required"]
-    inputs = {name: spec[1].get("default", spec[1].get("options", [None])[0]) for name, spec in defaults.items() if name != "model"}
-    graph["20"] = node("ContextWindowsManual", **inputs | {"model": ["4", 0], "context_length": 16, "context_overlap": 4})
+    graph["20"] = context_windows(comfy)
     graph["6"]["inputs"]["model"] = ["20", 0]
     seen = colours(frames(comfy, graph, path))
     assert seen == sorted(seen) and abs(seen.count(0) - 24) <= 4, seen

@@ -3,7 +3,7 @@
 import pytest
 import stacks
 import torch
-from graphs import node, turbo
+from graphs import context_windows, node, turbo
 from safetensors.torch import load_file
 
 from animatediff_turbo.headless import prompts
@@ -22,21 +22,7 @@ def tiny():
     return load(Models(device="cpu"))
 
 
-@pytest.fixture(scope="module")
-def defaults(comfy):
-    inputs = comfy.get("/object_info/ContextWindowsManual")["ContextWindowsManual"]["input"]["required"]
-    return {name: spec[1].get("default", spec[1].get("options", [None])[0]) for name, spec in inputs.items() if name != "model"}
-
-
-def windows(defaults, **options):
-    unknown = options.keys() - defaults.keys()
-    if any(options[name] for name in unknown):
-        pytest.skip(f"this ComfyUI has no {', '.join(unknown)}")
-    known = {name: value for name, value in options.items() if name in defaults}
-    return node("ContextWindowsManual", model=["4", 0], **defaults | {"context_length": LENGTH, "context_overlap": OVERLAP} | known)
-
-
-def sampled(comfy, path, context_windows, frames, side=64, prompt=PROMPT, seed=SEED, steps=STEPS, guidance=1.0, decode=False):
+def sampled(comfy, path, windows, frames, side=64, prompt=PROMPT, seed=SEED, steps=STEPS, guidance=1.0, decode=False):
     """The latents on the UNet's scale, or the frames."""
     graph = {
         "1": turbo("LoadTinyTurbo"),
@@ -44,7 +30,7 @@ def sampled(comfy, path, context_windows, frames, side=64, prompt=PROMPT, seed=S
         "3": node("CLIPTextEncode", clip=["1", 1], text="a blue star"),
         "4": turbo("ApplyMotionAdapter", model=["1", 0], motion_adapter=["1", 3], strength=1.0),
         "5": turbo("EmptyVideoLatent", video_size="custom", width=side, height=side, num_frames=frames),
-        "6": context_windows,
+        "6": windows,
         "7": turbo(
             "TurboSampler", model=["6", 0], positive=["2", 0], negative=["3", 0], latent=["5", 0], seed=seed, steps=steps, guidance=guidance,
             guidance_steps=0, denoise=1.0,
@@ -121,9 +107,9 @@ CASES = {
 
 
 @pytest.mark.parametrize(("options", "plan", "causal", "also"), CASES.values(), ids=CASES)
-def test_windows_equal_the_same_windows_computed_alone(comfy, tiny, defaults, tmp_path, options, plan, causal, also):
-    node_ = windows(defaults, **{"causal_window_fix": False} | options)
-    found = sampled(comfy, tmp_path, node_, 40, guidance=also.get("guidance", 1.0))
+def test_windows_equal_the_same_windows_computed_alone(comfy, tiny, tmp_path, options, plan, causal, also):
+    windows = context_windows(comfy, **{"causal_window_fix": False} | options)
+    found = sampled(comfy, tmp_path, windows, 40, guidance=also.get("guidance", 1.0))
     expected = alone(tiny, plan, 40, causal, **also)
     assert stacks.relative(found, expected) <= 1e-5
     other = alone(tiny, [[span(0), span(8), span(16), span(24), span(36)]] * STEPS, 40, causal, **also)
@@ -131,16 +117,16 @@ def test_windows_equal_the_same_windows_computed_alone(comfy, tiny, defaults, tm
 
 
 @pytest.mark.parametrize("frames", [32, 48])
-def test_a_loop_closes(comfy, defaults, tmp_path, frames):
+def test_a_loop_closes(comfy, tmp_path, frames):
     """As the workflow has it: with the causal fix, only windows that do not start at frame 0 see a frame more, and the seam stays."""
-    node_ = windows(defaults, context_schedule="looped_uniform", closed_loop=True, causal_window_fix=False)
-    clip = sampled(comfy, tmp_path / "loop.safetensors", node_, frames, side=128, steps=4, seed=1, decode=True)
+    windows = context_windows(comfy, context_schedule="looped_uniform", closed_loop=True, causal_window_fix=False)
+    clip = sampled(comfy, tmp_path / "loop.safetensors", windows, frames, side=128, steps=4, seed=1, decode=True)
     neighbours = (clip[1:] - clip[:-1]).abs().mean((1, 2, 3))
     assert float((clip[0] - clip[-1]).abs().mean()) <= 1.25 * float(neighbours.median())
     seen = [score.judge(clip[start : start + 16]) for start in range(0, frames, 16)]
     assert {(verdict.colour, verdict.shape) for verdict in seen} == {("red", "circle")} and float(neighbours.median()) > 1e-4
 
 
-def test_a_clip_of_128_frames_has_no_end_of_its_table(comfy, defaults, tmp_path):
-    clip = sampled(comfy, tmp_path, windows(defaults, freenoise=True, causal_window_fix=False), 128)
+def test_a_clip_of_128_frames_has_no_end_of_its_table(comfy, tmp_path):
+    clip = sampled(comfy, tmp_path, context_windows(comfy, freenoise=True, causal_window_fix=False), 128)
     assert clip.shape == (128, 4, 8, 8) and clip.isfinite().all() and float(clip.std()) > 0.1
