@@ -8,7 +8,7 @@ from .load import LoadMotionAdapter, LoadMotionLora
 from .sample import EmptyVideoLatent, TurboSampler, TurboSchedule
 from .tiny import LoadTinyTurbo
 from .travel import PromptTravel
-from .video import CombineVideo
+from .video import CombineVideo, LoadVideoFrames
 
 
 class AnimateDiffTurbo(ComfyExtension):
@@ -20,4 +20,4 @@ class AnimateDiffTurbo(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
-        return [LoadMotionAdapter, LoadMotionLora, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo, PromptTravel, LoadTinyTurbo]
+        return [LoadMotionAdapter, LoadMotionLora, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo, LoadVideoFrames, PromptTravel, LoadTinyTurbo]

@@ -1,4 +1,4 @@
-"""Combine Video."""
+"""Load Video Frames and Combine Video."""
 
 from pathlib import Path
 
@@ -6,13 +6,82 @@ import torch
 from comfy_api.latest import InputImpl, Types, io, ui
 
 from .. import schema
+from ..video.decode import decode
 from ..video.encode import DEFAULT_QUALITY, FORMATS, encode
 from ..video.errors import explain_writing
 from ..video.pictures import play_order
 from . import _host
-from .types import CATEGORY
+from .types import CATEGORY, MAX_FRAMES
 
 MAX_COPIES = 100
+
+
+class LoadVideoFrames(io.ComfyNode):
+    """A file to frames."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="AnimateDiffTurbo_LoadVideoFrames",
+            display_name="Load Video Frames",
+            category=CATEGORY,
+            description="Reads a video at the frame rate that adapters are trained on, a few seconds of it, with its sound. For video to video: VAE Encode, then "
+            "Turbo Sampler with denoise below 1.",
+            search_aliases=["animatediff", "load video", "vhs load video", "video to video", "vid2vid", "v2v", "video to images"],
+            inputs=[
+                io.Combo.Input("file", options=_host.input_videos(), upload=io.UploadType.video, tooltip="A video in ComfyUI's input folder; any common format."),
+                io.Float.Input(
+                    "fps",
+                    default=schema.FPS.default,
+                    min=0.0,
+                    max=240.0,
+                    step=0.01,
+                    tooltip="Frames taken per second of video, up to 240. Adapters are trained at 8; 0 takes every frame.",
+                ),
+                io.Float.Input(
+                    "first_n_seconds",
+                    default=3.0,
+                    min=0.0,
+                    max=3600.0,
+                    step=0.1,
+                    display_name="first n seconds",
+                    tooltip="Length that is read in seconds, up to an hour; 3 at 8 fps are 24 frames. 0 reads to the end.",
+                ),
+                io.Float.Input(
+                    "skip_seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=86400.0,
+                    step=0.1,
+                    advanced=True,
+                    display_name="skip seconds",
+                    tooltip="Seconds that are left out at the start, up to a day.",
+                ),
+                io.Int.Input("max_frames", default=0, min=0, max=MAX_FRAMES, advanced=True, display_name="max frames", tooltip="No more than this; 0 is no limit."),
+            ],
+            outputs=[
+                io.Image.Output("images", tooltip="The frames, for VAE Encode."),
+                io.Audio.Output("audio", tooltip="Their sound, for Combine Video; nothing when the file is silent."),
+                io.Float.Output("frame_rate", display_name="fps", tooltip="Frames per second, for Combine Video."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str):
+        """The list of files is as old as the page; a new upload is no error."""
+        return _host.is_input(file) or f"{file} is not in the input folder any more; upload it again."
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str, **rest):
+        """Changes when the file is replaced on disk."""
+        return _host.input_state(file), *sorted(rest.items())
+
+    @classmethod
+    def execute(cls, file, fps, first_n_seconds, skip_seconds, max_frames) -> io.NodeOutput:
+        clip = decode(_host.input_path(file), fps, skip_seconds, first_n_seconds, max_frames)
+        count, height, width = clip.frames.shape[:3]
+        _host.show(f"{file}: {count} frames of {width}x{height} at {float(clip.fps):g} fps, {'with' if clip.audio else 'no'} sound.")
+        return io.NodeOutput(clip.frames, clip.audio, float(clip.fps))
 
 
 class CombineVideo(io.ComfyNode):

@@ -16,7 +16,7 @@ _FIXES = {
 
 
 class VideoError(RuntimeError):
-    """A video file could not be written: one sentence with the file, what is wrong and the fix."""
+    """A video file could not be written or read: one sentence with the file, what is wrong and the fix."""
 
 
 @contextlib.contextmanager

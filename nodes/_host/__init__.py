@@ -1,6 +1,21 @@
 """The only contact with ComfyUI's internals: official hooks of ModelPatcher, on clones, and nothing else."""
 
-from .files import ADAPTER_FOLDER, LORA_FOLDER, file_path, file_state, listed_files, maps_files, metadata, new_file, register_folders, show
+from .files import (
+    ADAPTER_FOLDER,
+    LORA_FOLDER,
+    file_path,
+    file_state,
+    input_path,
+    input_state,
+    input_videos,
+    is_input,
+    listed_files,
+    maps_files,
+    metadata,
+    new_file,
+    register_folders,
+    show,
+)
 from .motion import MotionAdapter, apply_motion
 from .recipe import Recipe, recipe
 from .sampling import empty_latent, sample, sampler
@@ -22,6 +37,10 @@ __all__ = [
     "empty_latent",
     "file_path",
     "file_state",
+    "input_path",
+    "input_state",
+    "input_videos",
+    "is_input",
     "listed_files",
     "load_tiny",
     "maps_files",

@@ -47,6 +47,29 @@ def file_state(folder: str, file: str) -> tuple[str, int, int]:
     return file, stat.st_mtime_ns, stat.st_size
 
 
+def input_videos() -> list[str]:
+    """The videos in ComfyUI's input folder."""
+    folder = folder_paths.get_input_directory()
+    found = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
+    return sorted(folder_paths.filter_files_content_types(found, ["video"]))
+
+
+def is_input(file: str) -> bool:
+    """Whether file is in the input folder (or, as "name [output]", in another of ComfyUI's)."""
+    return folder_paths.exists_annotated_filepath(file)
+
+
+def input_path(file: str) -> str:
+    """Its full path."""
+    return folder_paths.get_annotated_filepath(file)
+
+
+def input_state(file: str) -> tuple[str, int, int]:
+    """What changes when it is replaced on disk."""
+    stat = os.stat(input_path(file))
+    return file, stat.st_mtime_ns, stat.st_size
+
+
 def maps_files() -> bool:
     """Whether tensors may stay on the drive until they are used; --disable-mmap says no."""
     return not args.disable_mmap

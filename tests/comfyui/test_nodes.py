@@ -5,7 +5,7 @@ import re
 import pytest
 from server import ROOT
 
-NAMES = ("LoadMotionAdapter", "LoadMotionLora", "ApplyMotionAdapter", "EmptyVideoLatent", "TurboSampler", "TurboSchedule", "CombineVideo", "PromptTravel", "LoadTinyTurbo")
+NAMES = ("LoadMotionAdapter", "LoadMotionLora", "ApplyMotionAdapter", "EmptyVideoLatent", "TurboSampler", "TurboSchedule", "CombineVideo", "LoadVideoFrames", "PromptTravel", "LoadTinyTurbo")
 NODES = [f"AnimateDiffTurbo_{name}" for name in NAMES]
 
 

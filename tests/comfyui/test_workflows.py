@@ -184,4 +184,4 @@ def test_every_node_occurs_in_a_workflow_or_has_a_reason_not_to(info):
     used = {node["type"] for name in NAMES for node in workflow(name)["nodes"]}
     ours = {name for name in info if name.startswith("AnimateDiffTurbo_")}
     # for people who build graphs with SamplerCustomAdvanced; between two nodes of every workflow, with files of its own; in place of CLIP Text Encode
-    assert ours - used == {"AnimateDiffTurbo_TurboSchedule", "AnimateDiffTurbo_LoadMotionLora", "AnimateDiffTurbo_PromptTravel"}
+    assert ours - used == {"AnimateDiffTurbo_TurboSchedule", "AnimateDiffTurbo_LoadMotionLora", "AnimateDiffTurbo_PromptTravel", "AnimateDiffTurbo_LoadVideoFrames"}
