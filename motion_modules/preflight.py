@@ -31,6 +31,7 @@ class Run:
     foreign_schedule: what replaced the adapter's schedule, "" when nothing did.
     foreign: names of others that change the same layers.
     prompt_frames: of the prompts that have a row for each frame, 1 when none has.
+    hint_frames: how many pictures each ControlNet has.
     """
 
     frames: int
@@ -42,6 +43,7 @@ class Run:
     foreign_schedule: str = ""
     foreign: tuple[str, ...] = ()
     prompt_frames: int = 1
+    hint_frames: frozenset[int] = frozenset()
 
 
 def check_frames(file: str, max_frames: int, frames: int) -> None:
@@ -82,6 +84,8 @@ def _frames(run: Run) -> Iterator[str]:
         yield f"{where} {run.window} {frames}, and motion needs {FEWEST_FRAMES} or more (16 are best); use more frames."
     if run.prompt_frames not in (1, run.frames):
         yield f"A prompt was made for {run.prompt_frames} frames and this clip has {run.frames}; set frames in Prompt Travel to {run.frames}."
+    for pictures in sorted(run.hint_frames - {1, run.frames}):
+        yield f"A ControlNet has {pictures} pictures and this clip {run.frames} frames; give it one, or one for each frame."
 
 
 def _schedule(adapter: Adapter, file: str, run: Run) -> Iterator[str]:

@@ -79,6 +79,12 @@ def test_a_prompt_for_another_number_of_frames_is_said():
     assert said == "A prompt was made for 8 frames and this clip has 16; set frames in Prompt Travel to 16."
 
 
+def test_a_controlnet_with_another_number_of_pictures_is_said():
+    assert preflight.warnings(V3, FILE, replace(own(V3), hint_frames=frozenset({1, 16}))) == []
+    (said,) = preflight.warnings(V3, FILE, replace(own(V3), hint_frames=frozenset({1, 24})))
+    assert said == "A ControlNet has 24 pictures and this clip 16 frames; give it one, or one for each frame."
+
+
 def test_a_replaced_schedule_is_said_instead_of_what_follows_from_it():
     said = preflight.warnings(LIGHTNING, FILE, replace(own(LIGHTNING, 3), foreign_schedule="ModelSamplingAdvanced", sampler="lcm"))
     assert len(said) == 1 and said[0].startswith("ModelSamplingAdvanced has replaced")

@@ -16,6 +16,7 @@ from ...motion_modules.preflight import Run
 from .files import show
 from .recipe import KEY, Recipe
 from .schedule import TurboModelSampling
+from .windows import hint_frames, slice_hints
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class _Preflight:
             logger.warning("%s", sentence)
         # with nothing to warn of as well: the text of the run before would stay under the node
         show("\n".join([preflight.summary(self.recipe.adapter, run), *sentences]))
+        slice_hints(guider, run.frames)
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
@@ -61,6 +63,7 @@ def _run(guider: comfy.samplers.CFGGuider, noise: torch.Tensor, sampler, sigmas:
         foreign_schedule="" if isinstance(schedule, TurboModelSampling) else type(schedule).__name__,
         foreign=(*foreign_handlers(options), *foreign_injections(model)),
         prompt_frames=max((len(cond["cross_attn"]) for conds in guider.conds.values() for cond in conds if "cross_attn" in cond), default=1),
+        hint_frames=frozenset(hint_frames(guider)),
     )
     return run, at_once
 

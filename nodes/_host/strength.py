@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ...motion_modules import keyframes
+from .windows import shown
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,4 @@ def frames_in_call(options: dict, count: int) -> tuple[Sequence[int], int]:
     window = options.get("context_window")
     if window is None:
         return range(count), count
-    indices = list(window.index_list)
-    if count == len(indices) + 1:  # core's causal fix puts the frame before the window in front of it
-        indices = [getattr(window, "causal_anchor_index", indices[0] - 1), *indices]
-    return indices, window.total_frames
+    return shown(window), window.total_frames

@@ -6,9 +6,12 @@ import sys
 import time
 from pathlib import Path
 
+import comfy.cldm.cldm
+import comfy.controlnet
 import comfy.model_base
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.patcher_extension
 import comfy.supported_models
 import comfy.utils
@@ -165,6 +168,36 @@ class Inject:
         return (clone,)
 
 
+class ControlNet:
+    """ComfyUI's own ControlNet for the narrow UNet, with random weights that act."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",), "seed": ("INT", {"default": 0})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("CONTROL_NET",), "build", "testing"
+
+    def build(self, model, seed):
+        config = model.model.model_config.unet_config.copy()
+        for key in ("out_channels", "transformer_depth_output", "use_temporal_attention"):
+            config.pop(key)
+        network = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, operations=comfy.ops.disable_weight_init)
+        generator = torch.Generator().manual_seed(seed)
+        for tensor in network.state_dict().values():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * max(tensor[0].numel(), 1) ** -0.5 if tensor.ndim > 1 else torch.full_like(tensor, 0.5))
+        return (comfy.controlnet.ControlNet(network, load_device=comfy.model_management.get_torch_device()),)
+
+
+class Pictures:
+    """count random pictures; from one number on they come from another seed."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"count": ("INT", {}), "changed": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "make", "testing"
+
+    def make(self, count, changed):
+        pictures = torch.rand(count, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+        for number in json.loads(changed):
+            pictures[number] = 1 - pictures[number]
+        return (pictures,)
+
+
 class SaveFrames:
     """Writes an IMAGE as it is, float32, to a safetensors file."""
 
@@ -176,4 +209,4 @@ class SaveFrames:
         return {"ui": {"shape": list(images.shape)}}
 
 
-NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign, Inject)}
+NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures)}
