@@ -26,7 +26,7 @@ def server(tmp_path_factory):
         pytest.skip("no ComfyUI: set COMFYUI_PATH to a checkout, or put one at ~/comfy/ComfyUI")
     running = comfy_server.Server(path, tmp_path_factory.mktemp("random"))
     folder = running.base / "models" / "animatediff_motion_lora"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     changes = stacks.motion_lora(checkpoint.load(TINY_MOTION).layout, gain=0.05)
     save_file(stacks.lora_file(changes), folder / "pan.safetensors")
     yield running
