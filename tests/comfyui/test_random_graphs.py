@@ -14,17 +14,19 @@ from animatediff_turbo.motion_modules import checkpoint
 from animatediff_turbo.weights import TINY_MOTION
 
 GRAPHS, WARM = 60, 20
+ALLOWED = 300
+"""Megabytes that an allocator may spread over 40 graphs; the tiny model left behind by each would be more than a thousand."""
 PROMPTS = ("a red circle moving right on a black background", "an orange star moving up on grey", "(blue:1.3) square", "", "embedding:missing triangle")
 SENTENCES = (r"\d+ frames at once, but tiny_turbo_motion\.safetensors knows 32; use fewer", r"steps is \d+, but Tiny Turbo was distilled on 8 timesteps")
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """A server of its own, so that its memory is these graphs' alone."""
+    """A server of its own that keeps no results, so that its memory is what the graphs leave behind."""
     path = comfy_server.find()
     if path is None:
         pytest.skip("no ComfyUI: set COMFYUI_PATH to a checkout, or put one at ~/comfy/ComfyUI")
-    running = comfy_server.Server(path, tmp_path_factory.mktemp("random"))
+    running = comfy_server.Server(path, tmp_path_factory.mktemp("random"), "--cache-none")
     folder = running.base / "models" / "animatediff_motion_lora"
     folder.mkdir(parents=True, exist_ok=True)
     changes = stacks.motion_lora(checkpoint.load(TINY_MOTION).layout, gain=0.05)
@@ -93,7 +95,7 @@ def memory(server):
     return int(line) / 1024
 
 
-def test_each_ends_in_a_video_or_in_a_sentence_and_memory_stays_flat(server):
+def test_each_ends_in_a_video_or_in_a_sentence_and_leaves_no_model_behind(server):
     endings, warm = {"video": 0, "sentence": 0, "interrupted": 0}, 0.0
     for number in range(GRAPHS):
         dice = random.Random(number)
@@ -117,4 +119,4 @@ def test_each_ends_in_a_video_or_in_a_sentence_and_memory_stays_flat(server):
         if number == WARM:
             warm = memory(server)
     assert endings["video"] >= GRAPHS / 2 and endings["sentence"] and endings["interrupted"], endings
-    assert memory(server) < 1.15 * warm, (warm, memory(server))
+    assert memory(server) - warm < ALLOWED, (warm, memory(server))
