@@ -3,7 +3,6 @@
 import copy
 import logging
 import re
-from dataclasses import dataclass
 
 import comfy.lora
 import comfy.model_patcher
@@ -12,27 +11,21 @@ import comfy.ops
 import comfy.supported_models
 import comfyui_version
 import torch
-from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
 from ...motion_modules.checkpoint import Checkpoint
 from ...motion_modules.config import Adapter, Layout
-from ...motion_modules.layers import TemporalTransformer
 from ...motion_modules.lora import MotionLora
 from ...motion_modules.model import names
-from ...motion_modules.preflight import check_frames
-from . import preflight
+from . import layers, preflight
 from .recipe import KEY, Recipe
 from .schedule import TurboEPS, TurboVPrediction
-from .strength import Strength, frames_in_call
+from .strength import Strength
 
 logger = logging.getLogger(__name__)
 
 # before it, forward_timestep_embed_patch is not asked for ResBlock and SpatialTransformer, and no motion would run
 MINIMUM_VERSION = (0, 20, 0)
 BASE_CHANNELS = (4, 9)
-
-Block = tuple[str, int]
 
 
 class MotionAdapter:
@@ -89,48 +82,17 @@ def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter
     """
     _check_version()
     _check_untouched(model)
-    places = _places(model, adapter.checkpoint)
-    patcher = adapter.patcher(model)
+    _check_fits(model, adapter.checkpoint)
+    patcher, layout = adapter.patcher(model), adapter.checkpoint.layout
     transformers = patcher.model.transformers()
-    placed = {block: (transformers[name], after_attention) for block, (name, after_attention) in places.items()}
-    motion = _Motion(placed, adapter.recipe, strength, pooled_norm)
     clone = model.clone()
     clone.set_additional_models(KEY, [patcher])
-    clone.set_model_forward_timestep_embed_patch((SpatialTransformer, motion.after_attention))
-    clone.set_model_forward_timestep_embed_patch((ResBlock, motion.after_resblock))
+    layers.install(clone, layers.Call(adapter.recipe, layout.mid_block, [transformers[name] for name in names(layout)], strength, pooled_norm))
     velocity = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
     clone.add_object_patch("model_sampling", (TurboVPrediction if velocity else TurboEPS)(adapter.recipe.adapter))
     clone.set_attachments(KEY, adapter.recipe)
     preflight.install(clone, adapter.recipe)
     return clone
-
-
-@dataclass(frozen=True)
-class _Motion:
-    """The two handlers of `forward_timestep_embed`; what they are given decides alone what they do."""
-
-    transformers: dict[Block, tuple[TemporalTransformer, bool]]
-    recipe: Recipe
-    strength: Strength
-    pooled_norm: bool
-
-    def after_attention(self, layer, x, emb, context, transformer_options, *_):
-        x = layer(x, context, transformer_options)
-        if "transformer_index" in transformer_options:  # the handler replaces the code that counts
-            transformer_options["transformer_index"] += 1
-        return self._move(x, transformer_options, True)
-
-    def after_resblock(self, layer, x, emb, context, transformer_options, *_):
-        return self._move(layer(x, emb), transformer_options, False)
-
-    def _move(self, x: torch.Tensor, options: dict, after_attention: bool) -> torch.Tensor:
-        transformer, belongs_after_attention = self.transformers.get(options.get("block"), (None, None))
-        if after_attention != belongs_after_attention:
-            return x
-        # from the tensor: context windows hand over other lengths than the clip's
-        frames = x.shape[0] // len(options.get("cond_or_uncond", (0,)))
-        check_frames(self.recipe.file, self.recipe.max_frames, frames)
-        return transformer(x, frames, self.strength.at(*frames_in_call(options, frames)), self.pooled_norm)
 
 
 def _check_version() -> None:
@@ -147,26 +109,15 @@ def _check_untouched(model: comfy.model_patcher.ModelPatcher) -> None:
         raise ValueError(f"{others[0]} has taken over this model's layers before; connect Apply Motion Adapter in front of its node.")
 
 
-def _places(model: comfy.model_patcher.ModelPatcher, checkpoint: Checkpoint) -> dict[Block, tuple[str, bool]]:
-    """Each UNet block's temporal transformer, and whether it stands behind the attention; raises ValueError unless all fit."""
+def _check_fits(model: comfy.model_patcher.ModelPatcher, checkpoint: Checkpoint) -> None:
+    """Raises ValueError unless the checkpoint has a transformer of the right width for every place in the model."""
     file, layout, config = checkpoint.path.name, checkpoint.layout, model.model.model_config
     channels = config.unet_config.get("in_channels", 4)
     if not isinstance(config, comfy.supported_models.SD15) or channels not in BASE_CHANNELS:
         raise ValueError(f"{file} is made for SD1.5, but the connected model is {type(config).__name__} with {channels} channels; load an SD1.5 checkpoint.")
-    blocks = _blocks(model.model.diffusion_model, layout.mid_block)
-    found = [next(layer.out_channels for layer in block if isinstance(layer, ResBlock)) for block in blocks.values()]
+    found = [width for _, width in layers.places_of(model.model.diffusion_model, layout.mid_block)]
     if found != layout.channels():
         raise ValueError(
             f"{file} is made for a UNet of widths {sorted(set(layout.widths))} in {len(layout.channels())} blocks, but the connected model has "
             f"{sorted(set(found))} in {len(found)}; use an adapter made for this model."
         )
-    attention = [any(isinstance(layer, SpatialTransformer) for layer in block) for block in blocks.values()]
-    return dict(zip(blocks, zip(names(layout), attention, strict=True), strict=True))
-
-
-def _blocks(unet: torch.nn.Module, mid_block: bool) -> dict[Block, torch.nn.Module]:
-    """Every block of the UNet behind which a temporal transformer stands (not conv_in, not Downsample), in the order they run."""
-    blocks = {("input", i): block for i, block in enumerate(unet.input_blocks)}
-    blocks |= {("middle", 0): unet.middle_block} if mid_block else {}
-    blocks |= {("output", i): block for i, block in enumerate(unet.output_blocks)}
-    return {name: block for name, block in blocks.items() if any(isinstance(layer, ResBlock) for layer in block)}

@@ -72,7 +72,7 @@ def foreign_handlers(options: dict) -> list[str]:
     """Whose handlers for the layers that carry motion a MODEL's options have, other packs' modules."""
     patches = options["transformer_options"].get("patches", {}).get("forward_timestep_embed_patch", [])
     taken = [handler for layer, handler in patches if issubclass(ResBlock, layer) or issubclass(SpatialTransformer, layer)]
-    names = {handler.__module__ for handler in taken} - {f"{__package__}.motion"}
+    names = {handler.__module__ for handler in taken} - {f"{__package__}.layers"}
     return sorted(PurePath(name).name for name in names)  # ComfyUI names a pack's modules by their path
 
 

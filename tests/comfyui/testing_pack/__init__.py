@@ -16,6 +16,8 @@ import comfy.patcher_extension
 import comfy.supported_models
 import comfy.utils
 import torch
+from comfy_api.torch_helpers import set_torch_compile_wrapper
+from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
 
 
 def pack(name):
@@ -198,6 +200,18 @@ class Pictures:
         return (pictures,)
 
 
+class Compile:
+    """Core's TorchCompileModel with a backend that translates nothing: the same guards and graphs, without minutes of a C++ compiler."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",)}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "patch", "testing"
+
+    def patch(self, model):
+        clone = model.clone()
+        set_torch_compile_wrapper(clone, backend="eager", options={"guard_filter_fn": skip_torch_compile_dict})
+        return (clone,)
+
+
 class SaveFrames:
     """Writes an IMAGE as it is, float32, to a safetensors file."""
 
@@ -209,4 +223,5 @@ class SaveFrames:
         return {"ui": {"shape": list(images.shape)}}
 
 
-NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures)}
+NODES = (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures, Compile)
+NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in NODES}

@@ -1,0 +1,91 @@
+"""Where the temporal transformers run: behind layers of ComfyUI's UNet, through its handlers for them.
+
+What a call adds travels as UNetModel.forward's argument time_context, which SD1.5 has no other use for and which reaches every handler:
+ComfyUI's TorchCompileModel drops the guards on transformer_options, so that whatever a compiled UNet reads there may be of an earlier run.
+"""
+
+from dataclasses import dataclass
+
+import comfy.model_patcher
+import comfy.patcher_extension
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+
+from ...motion_modules.layers import TemporalTransformer
+from ...motion_modules.preflight import check_frames
+from .recipe import KEY, Recipe
+from .strength import Strength, frames_in_call
+
+
+@dataclass(frozen=True)
+class Motion:
+    """What is added to one call of the UNet.
+
+    transformers: by id of the layer behind which they run; a compiled UNet is compiled again for another layer, as it is not for another name of a block.
+    strength, pooled_norm: see `TemporalTransformer.forward`.
+    """
+
+    frames: int
+    strength: float | torch.Tensor
+    pooled_norm: bool
+    transformers: dict[int, TemporalTransformer]
+
+    def add(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """x, (b * frames, c, h, w), the output of layer, with the motion that belongs there."""
+        transformer = self.transformers.get(id(layer))
+        return x if transformer is None else transformer(x, self.frames, self.strength, self.pooled_norm)
+
+
+@dataclass(frozen=True)
+class Call:
+    """A wrapper of BaseModel.apply_model, which hands every UNet call its Motion."""
+
+    recipe: Recipe
+    mid_block: bool
+    transformers: list[TemporalTransformer]
+    strength: Strength
+    pooled_norm: bool
+
+    def __call__(self, executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
+        # from the tensor: context windows hand over other lengths than the clip's
+        frames = len(x) // len(transformer_options.get("cond_or_uncond", (0,)))
+        check_frames(self.recipe.file, self.recipe.max_frames, frames)
+        strength = self.strength.at(*frames_in_call(transformer_options, frames))
+        strength = strength.to(x) if isinstance(strength, torch.Tensor) else strength
+        # from the model at hand: ComfyUI may load a MODEL's clone anew, with other layers
+        places = [layer for layer, _ in places_of(executor.class_obj.diffusion_model, self.mid_block)]
+        transformers = {id(layer): transformer for layer, transformer in zip(places, self.transformers, strict=True)}
+        motion = Motion(frames, strength, self.pooled_norm, transformers)
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs | {"time_context": motion})
+
+
+def install(model: comfy.model_patcher.ModelPatcher, call: Call) -> None:
+    """Every run of model and of its clones has the call's motion."""
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, call)
+    model.set_model_forward_timestep_embed_patch((SpatialTransformer, _after_attention))
+    model.set_model_forward_timestep_embed_patch((ResBlock, _after_resblock))
+
+
+def _after_attention(layer, x, emb, context, transformer_options, output_shape, motion: Motion, *_):
+    x = layer(x, context, transformer_options)
+    if "transformer_index" in transformer_options:  # the handler replaces the code that counts
+        transformer_options["transformer_index"] += 1
+    return motion.add(layer, x)
+
+
+def _after_resblock(layer, x, emb, context, transformer_options, output_shape, motion: Motion, *_):
+    return motion.add(layer, layer(x, emb))
+
+
+def places_of(unet: torch.nn.Module, mid_block: bool) -> list[tuple[torch.nn.Module, int]]:
+    """The layers behind which a temporal transformer stands, with the width of their output, in the order they run.
+
+    Every block with a ResBlock has one (not conv_in, not Downsample), behind its attention where it has attention.
+    """
+    found = []
+    for block in (*unet.input_blocks, *([unet.middle_block] if mid_block else []), *unet.output_blocks):
+        resblocks = [layer for layer in block if isinstance(layer, ResBlock)]
+        attentions = [layer for layer in block if isinstance(layer, SpatialTransformer)]
+        found += [((attentions or resblocks)[0], resblocks[0].out_channels)] if resblocks else []
+    return found
