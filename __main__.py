@@ -22,6 +22,10 @@ With your own SD1.5 model and a turbo motion adapter:
   python -m animatediff_turbo "a sailing boat, sunset" -o boat.mp4 --checkpoint dreamshaper_8.safetensors --config stable-diffusion-v1-5/ \\
       --adapter AnimateLCM_sd15_t2v.ckpt --lora AnimateLCM_sd15_t2v_lora.safetensors:0.8
 
+A video in another look, its motion and sound kept (video to video):
+
+  python -m animatediff_turbo "a blue circle moving right on a black background" --video out.mp4 --strength 0.7 -o blue.mp4
+
 Many clips, one JSON object on each line; run it again to go on after an interruption:
 
   {"prompt": "a red circle moving right on a black background", "seed": 7}
@@ -42,12 +46,20 @@ def parser() -> argparse.ArgumentParser:
     clip.add_argument("--video-size", choices=list(schema.VIDEO_SIZES), help="a preset, such as square (512x512); the model's own size without")
     clip.add_argument("--width", type=int, help="pixels, a multiple of 8")
     clip.add_argument("--height", type=int, help="pixels, a multiple of 8")
-    clip.add_argument("--num-frames", type=int, default=int(schema.NUM_FRAMES.default), help="length in frames (default %(default)s, what adapters are trained on)")
+    frames = int(schema.NUM_FRAMES.default)
+    clip.add_argument("--num-frames", type=int, help=f"length in frames (default {frames}, what adapters are trained on); of a --video no more than this")
     clip.add_argument("--num-inference-steps", type=int, default=0, metavar="STEPS", help="UNet evaluations; 0, the default, is the adapter's own number")
     clip.add_argument("--guidance-scale", type=float, metavar="SCALE", help="how strongly the prompts pull; 1 costs half; the adapter's own without")
     clip.add_argument("--seed", type=int, help="the same seed gives the same clip; a random one without (with --prompts: 0, plus the number of the line)")
     clip.add_argument("--fps", type=float, default=schema.FPS.default, help="frames per second (default %(default)g)")
     clip.add_argument("--quality", type=int, default=80, help="of the file, 0 (small) to 100 (default %(default)s)")
+
+    video = result.add_argument_group("a video to start from")
+    video.add_argument("--video", type=Path, metavar="FILE", help="any common format; it is read at --fps and scaled to the model's size in its own shape")
+    video.add_argument("--strength", type=float, help=f"how much of it is replaced, above 0 up to 1 (default {schema.STRENGTH.default}); lower keeps more")
+    seconds = schema.FIRST_N_SECONDS.default
+    video.add_argument("--first-n-seconds", type=float, metavar="SECONDS", help=f"how much of it is used (default {seconds:g}); 0 is all")
+    video.add_argument("--skip-seconds", type=float, metavar="SECONDS", help="what is left out at its start (default 0)")
 
     models = result.add_argument_group("your own models (without: the tiny one)")
     models.add_argument("--checkpoint", type=Path, metavar="PATH", help="an SD1.5 model: a diffusers folder, or a .safetensors or .ckpt file")

@@ -36,6 +36,10 @@ class Number:
 NUM_FRAMES = Number(16, 1, 32)
 GUIDANCE_SCALE = Number(2.0, 0.0, 20.0)
 FPS = Number(8, 1, 16)
+STRENGTH = Number(0.7, 0.0, 1.0)
+"""How much of a given video is replaced, in fal's turbo/video-to-video."""
+FIRST_N_SECONDS = Number(3, 2, 4)
+"""How much of a given video is used there."""
 SIDE = Number(512, 64, 2048)
 """Width or height of a custom size in pixels."""
 

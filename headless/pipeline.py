@@ -1,4 +1,4 @@
-"""Prompt to frames without ComfyUI: diffusers' base, our motion module, schedule and samplers; the same numbers as the nodes."""
+"""Prompt, or prompt and frames, to frames without ComfyUI: diffusers' base, our motion module, schedule and samplers; the same numbers as the nodes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from .base import Base
 from .diffusion import clean, predict
 from .motion import attached
 
-DECODED_AT_ONCE = 4
-"""Frames; the decoder's memory grows with them, its result does not change."""
+AT_ONCE = 4
+"""Frames through the VAE; its memory grows with them, its result does not change."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Request:
     """One clip, in fal's terms. None takes the adapter's own.
 
     width, height: pixels, multiples of 8. num_inference_steps: UNet calls. guidance_scale: 1 and less ignore the negative prompt and cost half.
+    strength: how much of given frames is replaced, above 0 up to 1; a lower one may run fewer steps. 1 without frames.
     """
 
     prompt: str
@@ -34,6 +35,7 @@ class Request:
     num_inference_steps: int = 0
     guidance_scale: float | None = None
     seed: int = 0
+    strength: float = 1.0
 
 
 def _check(request: Request, adapter: Adapter, max_frames: int) -> None:
@@ -50,10 +52,20 @@ def _check(request: Request, adapter: Adapter, max_frames: int) -> None:
         raise ValueError(f"num_frames is {request.num_frames}; {adapter.name} knows 1 to {max_frames} frames.")
     if not 0 <= request.seed < 2**64:
         raise ValueError(f"seed is {request.seed}; use a whole number from 0 to {2**64 - 1}.")
+    if not 0 < request.strength <= 1:
+        raise ValueError(f"strength is {request.strength}; use a value above 0 and up to 1.")
     highest = schema.GUIDANCE_SCALE.maximum
     if request.guidance_scale is not None and not schema.GUIDANCE_SCALE.minimum <= request.guidance_scale <= highest:
         raise ValueError(f"guidance_scale is {request.guidance_scale}; use {schema.GUIDANCE_SCALE.minimum:g} to {highest:g}.")
     schedule.timesteps(adapter, request.num_inference_steps)
+
+
+def _check_source(request: Request, given: tuple[int, ...] | None) -> None:
+    if given is None and request.strength != 1:
+        raise ValueError(f"strength is {request.strength}, but there is no video to keep anything of; give one, or leave strength at 1.")
+    asked = (request.num_frames, request.height, request.width, 3)
+    if given is not None and given != asked:
+        raise ValueError(f"The video has frames of {given} (number, height, width, colours) and the clip of {asked}; make them equal.")
 
 
 @dataclass(frozen=True)
@@ -70,23 +82,25 @@ class TextToVideo:
     max_frames: int
     strength: float = 1.0
 
-    def check(self, request: Request) -> None:
-        """Raises ValueError when a call with this request would: something is out of range, or the prompt asks for what is not here."""
+    def check(self, request: Request, source_shape: tuple[int, ...] | None = None) -> None:
+        """Raises ValueError when a call with this request, and frames of this shape, would: something is out of range, or asks for what is not here."""
         _check(request, self.adapter, self.max_frames)
+        _check_source(request, source_shape)
         for text in (request.prompt, request.negative_prompt):
             prompts.tokenize(self.base.tokenizer, text)
 
     @torch.no_grad()
-    def __call__(self, request: Request, progress: Callable[[int, int], None] | None = None) -> Tensor:
+    def __call__(self, request: Request, progress: Callable[[int, int], None] | None = None, source: Tensor | None = None) -> Tensor:
         """The frames, (f, height, width, 3) float32 on the CPU, 0 to 1.
 
         Args:
             progress: called with the steps done and their number after each.
+            source: frames to start from, of the request's size and number, as the result is; the request's strength says how much of them stays.
         Raises:
-            ValueError: the request is out of range; nothing was computed.
+            ValueError: the request is out of range or source has another shape; nothing was computed.
         """
-        self.check(request)
-        sigmas = schedule.sigmas(self.adapter, request.num_inference_steps)
+        self.check(request, None if source is None else tuple(source.shape))
+        sigmas = schedule.sigmas(self.adapter, request.num_inference_steps, request.strength)
         guidance = self.adapter.guidance if request.guidance_scale is None else max(1.0, request.guidance_scale)
         # drawn on the CPU, all frames at once, as ComfyUI does: the same seed starts from the same noise on every device
         shape = (request.num_frames, 4, request.height // 8, request.width // 8)
@@ -96,8 +110,9 @@ class TextToVideo:
         denoiser = self._denoiser(request, guidance, table.log().to(noise.device))
         callback = None if progress is None else lambda state: progress(state["i"] + 1, len(sigmas) - 1)
         sample = sampling.SAMPLERS[self.adapter.sampler]
+        x = noise * start if source is None else self._encode(source) + noise * start
         with attached(self.base.unet, self.motion, request.num_frames, self.strength):
-            latents = sample(denoiser, noise * start, sigmas.to(noise.device), {"seed": request.seed}, callback)
+            latents = sample(denoiser, x, sigmas.to(noise.device), {"seed": request.seed}, callback)
         return self._decode(latents)
 
     def _denoiser(self, request: Request, guidance: float, log_sigmas: Tensor) -> sampling.Denoiser:
@@ -113,7 +128,13 @@ class TextToVideo:
 
         return denoise
 
+    def _encode(self, frames: Tensor) -> Tensor:
+        vae = self.base.vae
+        parts = (part.permute(0, 3, 1, 2).to(vae.device, vae.dtype) * 2 - 1 for part in frames.split(AT_ONCE))
+        latents = torch.cat([vae.encode(part, return_dict=False)[0].mode() for part in parts])
+        return latents.to(self.base.unet.device, torch.float32) * vae.config.scaling_factor
+
     def _decode(self, latents: Tensor) -> Tensor:
         latents = (latents / self.base.vae.config.scaling_factor).to(self.base.vae.dtype)
-        pixels = [self.base.vae.decode(part, return_dict=False)[0].float().cpu() for part in latents.split(DECODED_AT_ONCE)]
+        pixels = [self.base.vae.decode(part, return_dict=False)[0].float().cpu() for part in latents.split(AT_ONCE)]
         return (torch.cat(pixels) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()

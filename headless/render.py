@@ -14,14 +14,18 @@ import transformers
 from tqdm import tqdm
 
 from .. import schema
-from ..motion_modules import checkpoint
+from ..motion_modules import checkpoint, schedule
 from ..motion_modules.config import ADAPTERS, AUTO, Adapter, check, identify
-from ..video.encode import encode
+from ..video.encode import FORMATS, encode
 from ..weights import TINY_MOTION
 from . import base
 from .pipeline import Request, TextToVideo
+from .source import Source
 
 logger = logging.getLogger(__name__)
+
+KINDS: Mapping[object, tuple[type, ...]] = MappingProxyType({str: (str,), int: (int,), float: (float, int), float | None: (float, int)})
+"""What JSON may give for a field of `Request` of each type."""
 
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType({"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16})
 
@@ -46,13 +50,14 @@ class Models:
 
 @dataclass(frozen=True)
 class Job:
-    """One clip to render into one file. fps: frames per second. quality: see `video.encode`. source: where it was asked for, for errors."""
+    """One clip to render into one file. fps: frames per second. quality: see `video.encode`. video: it starts from. place: where it was asked for, for errors."""
 
     request: Request
     path: Path
     fps: float = schema.FPS.default
     quality: int = 80
-    source: str = ""
+    video: Source | None = None
+    place: str = ""
 
 
 def load(models: Models) -> TextToVideo:
@@ -109,7 +114,7 @@ def requests(path: Path, common: Request) -> dict[int, Request]:
         ValueError: the file can't be read or is empty, or a line is not such an object; it is named, and nothing was rendered.
     """
     found = {}
-    kinds = {each.name: (str,) if each.name.endswith("prompt") else (float, int) if each.name == "guidance_scale" else (int,) for each in fields(Request)}
+    kinds = {each.name: KINDS[each.type] for each in fields(Request)}
     for number, line in enumerate(_text(path).split("\n")):
         if not line.strip():
             continue
@@ -146,21 +151,24 @@ def jobs(asked: Mapping[int, Request], models: Models, folder: Path, template: J
     result = []
     made_with = {name: str(value) for name, value in asdict(models).items() if name not in ("device", "download")}
     for number, request in asked.items():
-        settings = json.dumps([asdict(request), template.fps, template.quality, made_with], sort_keys=True)
+        video = template.video and template.video.digest
+        settings = json.dumps([asdict(request), template.fps, template.quality, made_with, video], sort_keys=True)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
-        result.append(replace(template, request=request, path=folder / f"{number:04}-{digest}{suffix}", source=f"line {number}: "))
+        result.append(replace(template, request=request, path=folder / f"{number:04}-{digest}{suffix}", place=f"line {number}: "))
     return result
 
 
 def render(stack: TextToVideo, job: Job, quiet: bool = False) -> Path:
     """Renders one clip and returns the path of its file."""
-    with tqdm(total=job.request.num_inference_steps or stack.adapter.steps, desc=job.path.name, unit="step", disable=quiet or None) as bar:
+    with tqdm(total=len(schedule.timesteps(stack.adapter, job.request.num_inference_steps, job.request.strength)), desc=job.path.name, unit="step", disable=quiet or None) as bar:
         try:
-            frames = stack(job.request, _advance(bar))
+            frames = stack(job.request, _advance(bar), job.video and job.video.fitted(job.request.width, job.request.height))
         except torch.cuda.OutOfMemoryError as error:
-            raise ValueError(f"{job.source}the device is out of memory; use a smaller size or fewer frames.") from error
+            raise ValueError(f"{job.place}the device is out of memory; use a smaller size or fewer frames.") from error
     facts = {"animatediff_turbo": asdict(job.request) | {"adapter": stack.adapter.name}}
-    return encode(frames, job.path, job.fps, job.path.suffix.removeprefix(".").lower(), job.quality, metadata=facts).path
+    format = job.path.suffix.removeprefix(".").lower()
+    audio = job.video.audio if job.video and FORMATS[format].audio_codec else None
+    return encode(frames, job.path, job.fps, format, job.quality, audio=audio, metadata=facts).path
 
 
 def _advance(bar: tqdm) -> Callable[[int, int], None]:

@@ -105,6 +105,10 @@ def test_a_list_is_rendered_and_gone_on_with(tmp_path, capsys):
         (["--num-frames", "33"], "num_frames is 33; Tiny Turbo knows 1 to 32 frames"),
         (["--num-inference-steps", "9"], "steps is 9"),
         (["--seed", "-1"], "seed is -1"),
+        (["--strength", "0.5"], "--strength is for a video that the clip starts from; give one with --video"),
+        (["--first-n-seconds", "2"], "--first-n-seconds is for a video"),
+        (["--video", "nowhere.mp4"], "There is no video at nowhere.mp4"),
+        (["--video", str(TINY_MOTION)], "tiny_turbo_motion.safetensors could not be read"),
         (["--fps", "0"], "fps"),
         (["--checkpoint", "nowhere"], "--checkpoint without --adapter"),
         (["--adapter", "nowhere"], "--adapter without --checkpoint"),
@@ -228,7 +232,7 @@ def test_neither_and_both_kinds_of_prompt_are_refused(capsys):
 
 def test_names_and_defaults_are_the_endpoints():
     options = parser().parse_args(["a"])
-    assert options.negative_prompt == schema.NEGATIVE_PROMPT and options.num_frames == schema.NUM_FRAMES.default and options.fps == schema.FPS.default
+    assert options.negative_prompt == schema.NEGATIVE_PROMPT and options.fps == schema.FPS.default
     assert parser().parse_args(["a", "--video-size", "landscape_16_9"]).video_size == "landscape_16_9"
     with pytest.raises(SystemExit):
         parser().parse_args(["a", "--video-size", "huge"])
@@ -236,7 +240,7 @@ def test_names_and_defaults_are_the_endpoints():
 
 def test_defaults_come_from_the_adapter(stack):
     (job,) = command.jobs_of(parser().parse_args(["a"]), render.Models(), stack.adapter)
-    assert (job.request.width, job.request.height) == (128, 128)
+    assert (job.request.width, job.request.height, job.request.num_frames) == (128, 128, schema.NUM_FRAMES.default)
     (job,) = command.jobs_of(parser().parse_args(["a", "--video-size", "square", "--height", "64"]), render.Models(), stack.adapter)
     assert (job.request.width, job.request.height) == (512, 64)
 

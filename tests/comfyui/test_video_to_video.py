@@ -7,6 +7,9 @@ from graphs import node, turbo
 from safetensors.torch import load_file
 from test_tiny import tiny_graph
 
+from animatediff_turbo.headless import source
+from animatediff_turbo.headless.pipeline import Request
+from animatediff_turbo.headless.render import Models, load
 from animatediff_turbo.headless.tiny import score, world
 from animatediff_turbo.video.decode import decode
 from animatediff_turbo.video.encode import encode
@@ -49,6 +52,18 @@ def test_the_motion_stays_and_the_colour_changes(comfy, file, tmp_path):
     assert written.fps == 8 and len(written.frames) == 16
     spectrum = torch.fft.rfft(written.audio["waveform"][0, 0]).abs()
     assert abs(float(spectrum.argmax()) * written.audio["sample_rate"] / written.audio["waveform"].shape[-1] - 440) < 3
+
+
+@pytest.mark.parametrize(("denoise", "guidance"), [(0.7, 1.0), (0.3, 2.0), (1.0, 1.0)])
+def test_pixels_equal_the_command_lines(comfy, file, tmp_path, denoise, guidance):
+    path = tmp_path / "frames.safetensors"
+    asked = graph(path, "a blue circle moving right on a black background", denoise)
+    asked["6"]["inputs"] |= {"guidance": guidance}
+    assert not comfy.run(asked).error
+    video = source.read(file, 8, 0.0, 3.0, 0)
+    request = Request("a blue circle moving right on a black background", "", 128, 128, 16, 0, guidance, 3, denoise)
+    expected = load(Models(device="cpu"))(request, source=video.fitted(128, 128))
+    assert float((load_file(path)["frames"] - expected).abs().max()) <= 1e-4
 
 
 def test_a_lower_denoise_keeps_more(comfy, file, tmp_path):
