@@ -10,7 +10,7 @@ from animatediff_turbo.headless import prompts
 from animatediff_turbo.headless.diffusion import clean, predict
 from animatediff_turbo.headless.motion import attached
 from animatediff_turbo.headless.render import Models, load
-from animatediff_turbo.headless.tiny import score
+from animatediff_turbo.headless.tiny import score, world
 from animatediff_turbo.motion_modules import sampling, schedule
 
 PROMPT = "a red circle moving right on a black background"
@@ -125,6 +125,24 @@ def test_a_loop_closes(comfy, tmp_path, frames):
     assert float((clip[0] - clip[-1]).abs().mean()) <= 1.25 * float(neighbours.median())
     seen = [score.judge(clip[start : start + 16]) for start in range(0, frames, 16)]
     assert {(verdict.colour, verdict.shape) for verdict in seen} == {("red", "circle")} and float(neighbours.median()) > 1e-4
+
+
+def moves(clip):
+    """Which way most frames go on from the one before: in 64 frames a shape leaves the picture's middle and has to come back, which a regression line sees."""
+    pixels = (clip - clip.flatten(0, 2).median(0).values).norm(dim=-1)
+    step = score._centroids(pixels > score.FOREGROUND * pixels.max()).diff(dim=0).median(0).values
+    return min(world.DIRECTIONS, key=lambda name: float((step / step.norm() - torch.tensor(world.DIRECTIONS[name])).norm()))
+
+
+@pytest.mark.parametrize(("scene", "seed"), world.some_pairs(3), ids=lambda value: getattr(value, "prompt", ""))
+def test_64_frames_keep_colour_and_direction_in_every_quarter(comfy, tmp_path, scene, seed):
+    """As the workflow Long clip has it."""
+    windows = context_windows(comfy, context_schedule="standard_static", freenoise=True, causal_window_fix=False)
+    clip = sampled(comfy, tmp_path / "long.safetensors", windows, 64, side=128, prompt=scene.prompt, seed=seed, steps=4, decode=True)
+    for start in range(0, 64, 16):
+        quarter = clip[start : start + 16]
+        seen = score.judge(quarter)
+        assert (seen.colour, seen.shape, seen.background, moves(quarter)) == (scene.colour, scene.shape, scene.background, scene.direction), start
 
 
 def test_a_clip_of_128_frames_has_no_end_of_its_table(comfy, tmp_path):

@@ -1,0 +1,18 @@
+"""Writes FILM, core's frame interpolation model, with random weights; runs under ComfyUI's interpreter, in its folder: make_interpolator.py OUT."""
+
+import sys
+
+sys.path.insert(0, "")
+(OUT,) = sys.argv[1:]
+sys.argv = ["main.py", "--cpu"]
+
+import comfy.options
+
+comfy.options.enable_args_parsing()
+
+import torch
+from comfy_extras.frame_interpolation_models.film_net import FILMNet
+from safetensors.torch import save_file
+
+torch.manual_seed(0)
+save_file({name: tensor.half().contiguous() for name, tensor in FILMNet().state_dict().items()}, OUT)
