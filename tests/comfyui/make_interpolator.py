@@ -14,5 +14,9 @@ import torch
 from comfy_extras.frame_interpolation_models.film_net import FILMNet
 from safetensors.torch import save_file
 
-torch.manual_seed(0)
-save_file({name: tensor.half().contiguous() for name, tensor in FILMNet().state_dict().items()}, OUT)
+generator = torch.Generator().manual_seed(0)
+tensors = {}
+for name, tensor in FILMNet().state_dict().items():  # as made they are whatever was in memory
+    deviation = tensor[0].numel() ** -0.5 if tensor.ndim > 1 else 0.0
+    tensors[name] = (torch.randn(tensor.shape, generator=generator) * deviation).half()
+save_file(tensors, OUT)
