@@ -34,6 +34,7 @@ class Number:
 
 
 NUM_FRAMES = Number(16, 1, 32)
+NUM_INFERENCE_STEPS = Number(8, 1, 50)
 GUIDANCE_SCALE = Number(2.0, 0.0, 20.0)
 FPS = Number(8, 1, 16)
 STRENGTH = Number(0.7, 0.0, 1.0)

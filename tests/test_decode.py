@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from animatediff_turbo.video.decode import decode
+from animatediff_turbo.video.decode import Measure, decode, measure
 from animatediff_turbo.video.encode import encode
 from animatediff_turbo.video.errors import VideoError
 
@@ -144,3 +144,13 @@ def test_a_clip_that_starts_behind_the_end_is_refused(file):
 def test_arguments_out_of_range_are_named(file, options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} is .*; use 0 or more"):
         decode(file, **options)
+
+
+def test_a_measure_is_what_was_written_and_stops_at_its_limits(tmp_path):
+    path = encode(torch.rand(20, 48, 64, 3), tmp_path / "a.mp4", 8, "mp4").path
+    assert measure(path, 4096, 256) == Measure(64, 48, 20)
+    assert measure(path, 4096, 5) == Measure(64, 48, 6)
+    assert measure(path, 60, 256) == Measure(64, 48, 0)
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(VideoError, match=r"a\.mp4 could not be read"):
+        measure(path, 4096, 256)

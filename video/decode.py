@@ -63,6 +63,34 @@ def decode(path: str | Path, fps: float = 0.0, skip_seconds: float = 0.0, first_
     return Clip(_floats(pictures), rate, _sound(path, skip_seconds, len(pictures) / rate))
 
 
+@dataclass(frozen=True)
+class Measure:
+    """What a file holds: pixels across and down, and frames."""
+
+    width: int
+    height: int
+    frames: int
+
+
+def measure(path: str | Path, max_side: int, max_frames: int) -> Measure:
+    """Decodes a whole file and keeps nothing; one that says that it is larger than max_side pixels is not decoded, and no more than max_frames + 1 are.
+
+    Raises VideoError when it is missing, broken or no video.
+    """
+    path = Path(path)
+    with _opened(path) as container:
+        context, frames = container.streams.video[0].codec_context, 0
+        size = context.width, context.height
+        pictures = container.decode(video=0) if max(size) <= max_side else ()
+        for frame in pictures:
+            frames, size = frames + 1, (frame.width, frame.height)
+            if max(size) > max_side or frames > max_frames:
+                break
+        if not frames and max(size) <= max_side:
+            raise VideoError(f"{path} holds no pictures; choose a video.")
+    return Measure(*size, frames)
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
     if not path.is_file():

@@ -1,0 +1,193 @@
+"""fal's queue, one call for one request. Paths and answers: https://docs.fal.ai/model-apis/model-endpoints/queue"""
+
+import asyncio
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+from yarl import URL
+
+from .config import Config, Key
+from .errors import AmbiguousError, FalError, NotSentError, scrub
+from .request import FalRequest
+from .waiting import Patience
+
+logger = logging.getLogger(__name__)
+
+MAX_REPLY = 1_000_000
+"""Bytes of an answer of the queue."""
+REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,128}")
+SUBMIT_TRIES, RETRY_SECONDS = 3, 60.0
+USER_AGENT = "animatediff-turbo"
+CONNECT = 10.0
+"""Seconds until a connection stands."""
+AMBIGUOUS = (
+    "fal.ai may or may not have started (and billed) it, so it is not sent again. See https://fal.ai/dashboard; to send it anyway set if_lost to "
+    "'submit again' or change the seed."
+)
+PORTAL = "Something between here and fal.ai answered instead of fal.ai (log-in page of the network?)."
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer of the queue. body: of its JSON, None when it is none."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: object
+
+    @property
+    def detail(self) -> object:
+        """What fal.ai says of an error, None when it was not fal.ai that answered."""
+        return self.body.get("detail") if isinstance(self.body, dict) else None
+
+    @property
+    def error_type(self) -> str:
+        """fal.ai's word for the failure of a job."""
+        named = self.body.get("error_type") if isinstance(self.body, dict) else None
+        return str(named or self.headers.get("X-Fal-Error-Type") or "")
+
+
+class Queue:
+    """The queue of one app for one key. session: closed by its owner, and without cookies or headers of its own."""
+
+    def __init__(self, session: aiohttp.ClientSession, config: Config, key: Key, patience: Patience):
+        self._session, self._config, self._key, self._patience = session, config, key, patience
+
+    async def submit(self, request: FalRequest, start_seconds: float) -> str:
+        """Sends the paid request exactly once and gives the job's id.
+
+        It is sent again only where it cannot have arrived: no connection stood, or fal.ai refused it for being one of too many.
+
+        Raises:
+            NotSentError: there is no job.
+            AmbiguousError: there may be one.
+        """
+        headers = {"X-Fal-Request-Timeout": f"{start_seconds:g}", "Content-Type": "application/json"}
+        headers |= {} if self._config.keep_at_fal else {"X-Fal-Store-IO": "0"}
+        url, waited, attempt = self._config.queue / request.endpoint, 0.0, 1
+        while True:
+            try:
+                reply = await self._call("POST", url, headers, request.body.encode())
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+                if attempt == SUBMIT_TRIES:
+                    raise self._unreachable(error) from None
+                pause = float(attempt)
+            except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+                raise AmbiguousError("A", f"The connection broke while the job was being sent ({type(error).__name__}). {AMBIGUOUS}") from None
+            else:
+                if reply.status != 429:
+                    return self._accepted(reply)
+                pause = _retry_after(reply)
+                if attempt == SUBMIT_TRIES or waited + pause > RETRY_SECONDS:
+                    raise NotSentError("R429", "fal.ai is limiting requests for this key. Nothing was generated; wait a minute.")
+            await self._patience.wait(pause)
+            waited, attempt = waited + pause, attempt + 1
+
+    def _accepted(self, reply: Reply) -> str:
+        request_id = reply.body.get("request_id") if isinstance(reply.body, dict) else None
+        if 200 <= reply.status < 300 and isinstance(request_id, str) and REQUEST_ID.fullmatch(request_id):
+            return request_id
+        refused = 400 <= reply.status < 500 or (reply.status >= 500 and reply.detail is not None)
+        if refused:
+            raise self.failure(reply, "", NotSentError)
+        what = PORTAL if reply.body is None else f"fal.ai gave an answer that is none (HTTP {reply.status})."
+        raise AmbiguousError("O3" if reply.body is None else "A", f"{what} {AMBIGUOUS}")
+
+    async def status(self, request: FalRequest, request_id: str) -> Reply:
+        """One look at a job. Raises as `_call`."""
+        return await self._call("GET", (self._of(request, request_id) / "status").with_query(logs="1"))
+
+    async def result(self, request: FalRequest, request_id: str) -> Reply:
+        """A finished job's answer. Raises as `_call`."""
+        return await self._call("GET", self._of(request, request_id))
+
+    async def cancel(self, request: FalRequest, request_id: str) -> Reply:
+        """Asks fal.ai to stop a job. Raises as `_call`."""
+        return await self._call("PUT", self._of(request, request_id) / "cancel")
+
+    def _of(self, request: FalRequest, request_id: str) -> URL:
+        # always from the id: the key must not follow an address that an answer names
+        return self._config.queue / request.app / "requests" / request_id
+
+    async def _call(self, method: str, url: URL, headers: dict[str, str] | None = None, body: bytes | None = None) -> Reply:
+        """Raises aiohttp.ClientError and asyncio.TimeoutError, ValueError for an answer that is too long."""
+        sent = {"Authorization": f"Key {self._key.secret}", "User-Agent": USER_AGENT, "Accept": "application/json"} | (headers or {})
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=self._config.answer_seconds)
+        async with self._session.request(method, url, headers=sent, data=body, allow_redirects=False, timeout=limits) as response:
+            content = bytearray()
+            async for part in response.content.iter_chunked(2**16):
+                content += part
+                if len(content) > MAX_REPLY:
+                    raise ValueError("the answer is longer than a megabyte")
+            return Reply(response.status, response.headers, _json(bytes(content)))
+
+    def _unreachable(self, error: Exception) -> NotSentError:
+        host = self._config.queue.host
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return NotSentError("O1", f"Cannot reach fal.ai ({host}): no internet connection or DNS. Nothing was sent. The local AnimateDiff Turbo nodes work offline.")
+        return NotSentError(
+            "O2", f"Cannot open a secure connection to {host} ({type(error).__name__}). A proxy, firewall or wrong system clock may be in the way. Nothing was sent."
+        )
+
+    def failure(self, reply: Reply, request_id: str, kind: type[FalError]) -> FalError:
+        """What a refusal or a failed job means, as an error of this kind."""
+        code, sentence = _meaning(reply, self._config.queue.host or "")
+        return kind(code, scrub(sentence, self._key.secret), request_id)
+
+
+def _json(content: bytes) -> object:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _retry_after(reply: Reply) -> float:
+    text = reply.headers.get("Retry-After", "")
+    return float(text) if text.isdecimal() else 2.0
+
+
+FIXED = {
+    401: ("K3", "fal.ai does not know this key. Check FAL_KEY: it has the form key_id:key_secret. Nothing was generated."),
+    404: ("E404", "fal.ai no longer offers this model. Use the local node instead. Nothing was generated."),
+    499: ("J2", "The job was cancelled at fal.ai (dashboard or another client)."),
+}
+
+
+def _meaning(reply: Reply, host: str) -> tuple[str, str]:
+    """The code and sentence of a refusal or a failed job."""
+    detail = reply.detail
+    if reply.body is None:
+        return "O3", f"{PORTAL} Nothing was generated."
+    if isinstance(detail, list):
+        return _rejected(detail)
+    said = detail if isinstance(detail, str) else f"HTTP {reply.status}"
+    if reply.status in FIXED:
+        return FIXED[reply.status]
+    if reply.status == 403 and re.search("locked|balance|top.?up", said, re.IGNORECASE):
+        return "K4", f"fal.ai has locked this account ({said}). Top up at https://fal.ai/dashboard/billing. Nothing was generated."
+    if reply.status in (402, 403):
+        return "K5", f"fal.ai {'asks for payment' if reply.status == 402 else 'refused access to this model with this key'} ({said}). Nothing was generated."
+    if reply.status == 504 and "request_timeout" in (reply.error_type, reply.headers.get("X-Fal-Request-Timeout-Type", "") and "request_timeout"):
+        return "W", "No fal.ai machine became free in time. The job was dropped unstarted and not billed."
+    if reply.status >= 500 and reply.error_type:
+        return "J1", f"The job failed on fal.ai's side ({reply.error_type}). fal does not charge for server errors. Try again."
+    if reply.status >= 500:
+        return "S5", f"fal.ai reported an internal error (HTTP {reply.status}). fal does not charge for server errors. Try again later."
+    return "V", f"fal.ai rejected the request ({said})."
+
+
+def _rejected(detail: list) -> tuple[str, str]:
+    parts = []
+    for item in [each for each in detail if isinstance(each, dict)][:5]:
+        if item.get("type") == "content_policy_violation":
+            return "C", (
+                "fal.ai's content check refused this prompt. Change the prompt; repeating it will not help. (fal may charge for refused jobs that already ran.)"
+            )
+        place = ".".join(str(step) for step in item.get("loc", ()) if step != "body")
+        parts.append(f"{place}: {item.get('msg', '')}"[:200])
+    return "V", f"fal.ai rejected the inputs: {'; '.join(parts)}."

@@ -1,0 +1,212 @@
+"""From a request to its video: at most one paid job, whatever happened before and happens now."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from . import download
+from .client import AMBIGUOUS, REQUEST_ID, Queue, Reply
+from .config import Config, Key
+from .errors import AmbiguousError, FalError, GoneError, Interrupted, JobError, LostContactError, MediaError, NotSentError
+from .journal import CANCELLED, COMPLETED, FAILED, STORED, SUBMITTED, SUBMITTING, Entry, Journal, State
+from .request import FalRequest
+from .waiting import SLICE, Clock, Patience
+from .watch import Progress, TookTooLongError, Watch
+
+logger = logging.getLogger(__name__)
+
+LEARN_SECONDS = 10.0
+"""How long a stopped run waits for the id of a job that is just being sent."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """minutes: until the job is given up. submit_again: also where a job may exist or its result is gone, which may be paid for twice."""
+
+    minutes: float = 10.0
+    submit_again: bool = False
+
+
+@dataclass(frozen=True)
+class Found:
+    """A request's video. path: in the journal. seed, url, request_id: as fal.ai gave them. cached: nothing was sent for it."""
+
+    path: Path
+    seed: int
+    url: str
+    request_id: str
+    cached: bool
+
+
+def api_session(config: Config) -> aiohttp.ClientSession:
+    """For the queue: without cookies, and a connection for each request, so that none is sent on one that has died. Its owner closes it."""
+    connector = aiohttp.TCPConnector(force_close=True)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=not config.own_server)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs requests.
+
+    key: asked for when something is to be sent, so that a stored video needs none. may_start: called before a paid job is sent; raises when it may not be.
+    interrupted: whether the person has stopped the run. report: is told what is going on.
+    """
+
+    config: Config
+    key: Callable[[], Key]
+    may_start: Callable[[], None] = lambda: None
+    interrupted: Callable[[], bool] = lambda: False
+    report: Callable[[Progress], None] = lambda progress: None
+    clock: Clock = field(default_factory=Clock)
+
+    async def run(self, request: FalRequest, options: Options) -> Found:
+        """The video of request.
+
+        Raises a FalError with one sentence, and Interrupted; a job that is not needed any more is cancelled, one that was paid for is kept for the next run.
+        """
+        patience = Patience(self.clock, self.interrupted)
+        journal = Journal(self.config)
+        async with _owned(journal, request.key(self.config), patience) as entry:
+            state = entry.read()
+            if state.state == STORED:
+                entry.touch()
+                self.report(Progress("From cache, no charge"))
+                return Found(entry.video, state.seed, state.url, state.request_id, True)
+            async with api_session(self.config) as session:
+                queue = Queue(session, self.config, self.key(), patience)
+                state = await _Job(self, request, options, entry, queue, patience).stored(state)
+        journal.evict()
+        return Found(entry.video, state.seed, state.url, state.request_id, False)
+
+
+@asynccontextmanager
+async def _owned(journal: Journal, key: str, patience: Patience) -> AsyncIterator[Entry]:
+    """The entry, once nobody else has it."""
+    while True:
+        with journal.entry(key) as entry:
+            if entry is not None:
+                yield entry
+                return
+        await patience.wait(SLICE)
+
+
+class _Job:
+    """One request on its way, step by step through the journal's states."""
+
+    def __init__(self, runner: Runner, request: FalRequest, options: Options, entry: Entry, queue: Queue, patience: Patience):
+        self.runner, self.request, self.options, self.entry, self.queue, self.patience = runner, request, options, entry, queue, patience
+        self.watch = Watch(queue, request, patience, runner.report)
+
+    async def stored(self, state: State) -> State:
+        """On from state until the video is on disk."""
+        if state.state == SUBMITTING and not self.options.submit_again:
+            raise AmbiguousError("A", f"The connection broke while this job was being sent. {AMBIGUOUS}")
+        collecting = state.state in (SUBMITTED, COMPLETED)
+        try:
+            return await self._collected(state if collecting else await self._sent())
+        except GoneError:
+            if not (collecting and self.options.submit_again):
+                raise  # the journal stays as it is: the next run says the same
+        return await self._collected(await self._sent())
+
+    async def _sent(self) -> State:
+        self.runner.may_start()
+        self.patience.check()
+        state = self.entry.write(State(endpoint=self.request.endpoint), state=SUBMITTING)
+        self.runner.report(Progress("Sending"))
+        sending = asyncio.ensure_future(self.queue.submit(self.request, 60 * self.options.minutes))
+        try:
+            while not sending.done():
+                self.patience.check()
+                await asyncio.wait({sending}, timeout=SLICE)
+            request_id = sending.result()
+        except NotSentError as error:
+            self.entry.write(state, state=FAILED, code=error.code)
+            raise
+        except (Interrupted, asyncio.CancelledError):
+            await self._learn_and_cancel(sending, state)
+            raise
+        return self.entry.write(state, state=SUBMITTED, request_id=request_id)
+
+    async def _learn_and_cancel(self, sending: asyncio.Future, state: State) -> None:
+        """A request that is on its way may be paid for: its id is waited for, so that it can be cancelled."""
+        done, _ = await asyncio.wait({sending}, timeout=LEARN_SECONDS)
+        if not done:
+            sending.cancel()
+            logger.warning("The run was stopped while the job was being sent, and fal.ai did not answer; it may have started (and billed) it.")
+            return
+        try:
+            state = self.entry.write(state, state=SUBMITTED, request_id=sending.result())
+        except NotSentError as error:
+            self.entry.write(state, state=FAILED, code=error.code)
+        except Interrupted:  # between two tries, of which none has arrived
+            self.entry.write(state, state=CANCELLED)
+        except FalError as error:
+            logger.warning("%s", error)
+        else:
+            await self._cancel(state)
+
+    async def _collected(self, state: State) -> State:
+        if state.state == SUBMITTED:
+            state = await self._completed(state)
+        return await self._downloaded(state)
+
+    async def _completed(self, state: State) -> State:
+        try:
+            return self._read(state, await self.watch.result(state.request_id, self.options.minutes))
+        except (LostContactError, NotSentError, GoneError):
+            raise  # the next run asks again
+        except JobError as error:
+            self.entry.write(state, state=FAILED, code=error.code)
+            raise
+        except TookTooLongError:
+            unsure = "" if await self._cancel(state) else ", but fal.ai did not confirm"
+            raise JobError("T", f"No result after {self.options.minutes:g} minutes; the job was cancelled at fal.ai{unsure}.", state.request_id) from None
+        except BaseException:
+            await self._cancel(state)
+            raise
+
+    def _read(self, state: State, reply: Reply) -> State:
+        if reply.status >= 400:
+            raise self.queue.failure(reply, state.request_id, JobError)
+        body = reply.body if isinstance(reply.body, dict) else {}
+        video, seed = body.get("video"), body.get("seed")
+        url = video.get("url") if isinstance(video, dict) else None
+        if not isinstance(url, str) or len(url) > 4096:
+            raise JobError("M1", "fal.ai finished without a video (unexpected answer).", state.request_id)
+        seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else self.request.arguments.get("seed", 0)
+        return self.entry.write(state, state=COMPLETED, url=url, seed=seed)
+
+    async def _downloaded(self, state: State) -> State:
+        downloader = download.Downloader(download.session, self.runner.config, self.patience)
+        path = self.entry.folder / "download.partial"
+
+        def say(text: str) -> None:
+            self.runner.report(Progress(text))
+
+        try:
+            try:
+                await downloader.fetch(state.url, path, state.request_id, say)
+            except MediaError as error:
+                if error.code != "D1" or not REQUEST_ID.fullmatch(state.request_id):
+                    raise
+                state = await self._completed(state)  # the file may have another address by now, or fal.ai says that it is gone
+                await downloader.fetch(state.url, path, state.request_id, say)
+            return await asyncio.to_thread(self.entry.store, state, path)
+        finally:
+            path.unlink(missing_ok=True)
+
+    async def _cancel(self, state: State) -> bool:
+        """Whether fal.ai confirmed; what it did not confirm the next run collects."""
+        confirmed = await self.watch.cancel(state.request_id)
+        if confirmed:
+            self.entry.write(state, state=CANCELLED)
+            logger.info("Cancelled at fal.ai [request %s].", state.request_id)
+        else:
+            logger.warning("fal.ai did not confirm that the job was cancelled; it may still be billed, and the same inputs collect it [request %s].", state.request_id)
+        return confirmed

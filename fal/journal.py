@@ -1,0 +1,159 @@
+"""What was asked of fal.ai and what became of it, on disk before and after every step, so that nothing is paid for twice."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from .config import Config
+from .errors import NotSentError
+
+NONE, SUBMITTING, SUBMITTED, COMPLETED, STORED, FAILED, CANCELLED = "none", "submitting", "submitted", "completed", "stored", "failed", "cancelled"
+EVICTABLE = {STORED, FAILED, CANCELLED}
+"""States of jobs that cost nothing any more: whatever else a person has, these may go when the results grow too many."""
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a request is.
+
+    request_id: fal.ai's, from `submitted` on. url, seed: of its result, from `completed` on. sha256, bytes: of the video on disk, when `stored`.
+    code: why it failed. changed: Unix seconds.
+    """
+
+    state: str = NONE
+    endpoint: str = ""
+    request_id: str = ""
+    url: str = ""
+    seed: int = 0
+    sha256: str = ""
+    bytes: int = 0
+    code: str = ""
+    changed: float = 0.0
+
+
+class Entry:
+    """One request's place in the journal; the owner of its folder while it is locked."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.video = folder / "video.mp4"
+
+    def read(self) -> State:
+        """The last state that was written whole; `stored` only while its video is there unchanged."""
+        state = self.written()
+        return replace(state, state=COMPLETED) if state.state == STORED and not self._is_whole(state) else state
+
+    def written(self) -> State:
+        """The last state, without a look at the video. Raises NotSentError when it cannot be read."""
+        try:
+            values = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            return State(**{each.name: values[each.name] for each in fields(State) if each.name in values})
+        except FileNotFoundError:
+            return State()
+        except (OSError, ValueError, TypeError) as error:
+            raise NotSentError(
+                "J", f"Cannot read {self.folder / 'state.json'} ({type(error).__name__}); remote jobs are not sent without a record of them. Remove the file to start anew."
+            ) from None
+
+    def _is_whole(self, state: State) -> bool:
+        try:
+            return self.video.stat().st_size == state.bytes and hashlib.sha256(self.video.read_bytes()).hexdigest() == state.sha256
+        except OSError:
+            return False
+
+    def write(self, state: State, /, **changes: object) -> State:
+        """Replaces the state, whole or not at all, and gives it back. Raises NotSentError when the disk does not take it."""
+        state = replace(state, **changes, changed=time.time())
+        try:
+            _make_private(self.folder)
+            _replace(self.folder / "state.json", json.dumps(asdict(state), indent=1).encode())
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise NotSentError("J", f"Cannot write {self.folder} ({reason}); remote jobs are not sent without a record of them.") from None
+        return state
+
+    def touch(self) -> None:
+        """Counts as used now."""
+        with contextlib.suppress(OSError):
+            os.utime(self.folder / "state.json")
+
+    def store(self, state: State, video: Path) -> State:
+        """Takes the downloaded file as the result."""
+        content = video.read_bytes()
+        _replace(self.video, content)
+        return self.write(state, state=STORED, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+
+
+class Journal:
+    """The folder of all requests."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.folder = config.folder / "fal"
+
+    @contextlib.contextmanager
+    def entry(self, key: str) -> Iterator[Entry | None]:
+        """The entry of a request, None while another task or program has it; the system gives a lock back when its program dies."""
+        try:
+            _make_private(self.folder)
+            file = (self.folder / f"{key}.lock").open("a+b")
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise NotSentError("J", f"Cannot write {self.folder} ({reason}); remote jobs are not sent without a record of them.") from None
+        with file:
+            yield Entry(self.folder / key) if _lock(file) else None
+
+    def evict(self) -> None:
+        """Removes the results that were longest not used, beyond the limits; what may still cost money stays."""
+        found = []
+        for state in self.folder.glob("*/state.json"):
+            files = [path.stat() for path in state.parent.iterdir()]
+            found.append((state.stat().st_mtime, sum(stat.st_size for stat in files), state.parent.name))
+        size = 0
+        for number, (_, size_of_one, key) in enumerate(sorted(found, reverse=True)):
+            size += size_of_one
+            if number < self.config.max_entries and size <= self.config.max_bytes:
+                continue
+            with self.entry(key) as entry, contextlib.suppress(NotSentError):
+                if entry is not None and entry.written().state in EVICTABLE:
+                    shutil.rmtree(entry.folder, ignore_errors=True)
+
+
+def _make_private(folder: Path) -> None:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _lock(file) -> bool:
+    """Whether file could be locked at once; until it is closed."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,82 @@
+"""One request: what is sent, and by what it is known again."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from .. import schema
+from .config import Config
+from .errors import NotSentError
+
+TEXT_TO_VIDEO = "fal-ai/fast-animatediff/turbo/text-to-video"
+VIDEO_TO_VIDEO = "fal-ai/fast-animatediff/turbo/video-to-video"
+MAX_TEXT = 10_000
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class FalRequest:
+    """endpoint: the model's id. arguments: the whole JSON body, every field given."""
+
+    endpoint: str
+    arguments: Mapping[str, object] = field(hash=False)
+
+    @property
+    def app(self) -> str:
+        """Owner and app, under which fal.ai keeps the endpoint's requests."""
+        return "/".join(self.endpoint.split("/")[:2])
+
+    @property
+    def body(self) -> str:
+        """Canonical JSON."""
+        return json.dumps(dict(self.arguments), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    def key(self, config: Config) -> str:
+        """By which the journal knows this request to this server again, 64 hex digits."""
+        return hashlib.sha256("\0".join(("adt-fal-v1", str(config.queue.origin()), self.endpoint, self.body)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def text_to_video(
+    prompt: str, negative_prompt: str, num_frames: int, num_inference_steps: int, guidance_scale: float, seed: int, fps: int, video_size: str,
+    width: int, height: int,
+) -> FalRequest:
+    """A request to turbo/text-to-video; names, ranges and defaults are the endpoint's.
+
+    Raises NotSentError when a value is out of range.
+    """
+    arguments = _common(prompt, negative_prompt, num_inference_steps, guidance_scale, seed, fps)
+    _within("num_frames", num_frames, schema.NUM_FRAMES)
+    size: object = video_size
+    if video_size == schema.CUSTOM_SIZE:
+        for name, side in (("width", width), ("height", height)):
+            _within(name, side, schema.SIDE)
+        size = {"width": int(width), "height": int(height)}
+    elif video_size not in schema.VIDEO_SIZES:
+        raise NotSentError("X", f"video_size is {video_size!r}; use {schema.CUSTOM_SIZE} or one of {', '.join(schema.VIDEO_SIZES)}. Nothing was sent.")
+    return FalRequest(TEXT_TO_VIDEO, MappingProxyType(arguments | {"num_frames": int(num_frames), "video_size": size}))
+
+
+def _common(prompt: str, negative_prompt: str, steps: int, guidance: float, seed: int, fps: int) -> dict[str, object]:
+    if not prompt.strip():
+        raise NotSentError("X", "The prompt is empty; say what the clip should show. Nothing was sent.")
+    for name, text in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+        if len(text) > MAX_TEXT:
+            raise NotSentError("X", f"{name} has {len(text)} characters; use up to {MAX_TEXT}. Nothing was sent.")
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise NotSentError("X", f"{name} holds half a letter (a lone surrogate); write it anew. Nothing was sent.")
+    _within("num_inference_steps", steps, schema.NUM_INFERENCE_STEPS)
+    _within("guidance_scale", guidance, schema.GUIDANCE_SCALE)
+    _within("seed", seed, schema.Number(0, 0, MAX_SEED))
+    _within("fps", fps, schema.FPS)
+    return {
+        "prompt": prompt, "negative_prompt": negative_prompt, "num_inference_steps": int(steps), "guidance_scale": round(float(guidance), 4),
+        "seed": int(seed), "fps": int(fps),
+    }  # fmt: skip
+
+
+def _within(name: str, value: float, number: schema.Number) -> None:
+    if not (math.isfinite(value) and number.minimum <= value <= number.maximum):
+        raise NotSentError("X", f"{name} must be {number.minimum:g}-{number.maximum:.10g} (got {value:.10g}). Nothing was sent.")

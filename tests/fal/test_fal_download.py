@@ -1,0 +1,156 @@
+"""What a server may give in place of a video: one sentence each, bounded memory, nothing half-written."""
+
+import asyncio
+import tracemalloc
+from dataclasses import replace
+
+import av
+import numpy as np
+import pytest
+import torch
+from fal_helpers import Quick, asked, run, state_of
+from fal_server import KEY
+from yarl import URL
+
+from animatediff_turbo.fal import config, download, errors, journal
+from animatediff_turbo.fal.waiting import Patience
+from animatediff_turbo.video import decode
+from animatediff_turbo.video.encode import encode
+
+
+def refused(settings, **runner):
+    with pytest.raises(errors.MediaError) as caught:
+        run(settings, **runner)
+    sentence = str(caught.value)
+    assert sentence.startswith(errors.PREFIX) and "\n" not in sentence and "[request request-" in sentence and KEY not in sentence
+    left = [path.name for path in (settings.folder / "fal" / asked().key(settings)).iterdir()]
+    assert left == ["state.json"] and state_of(settings).state == journal.COMPLETED
+    return caught.value
+
+
+@pytest.mark.parametrize("plan", [[(404, "not yet")], [(503, "x")] * 3, [(429, "x")], ["drop"], ["truncated"]], ids=str)
+def test_a_video_that_is_not_there_yet_is_fetched_again(server, settings, plan, video):
+    server.reset(media=list(plan))
+    assert run(settings).path.read_bytes() == video and server.posts == 1
+
+
+HOSTILE = {
+    "always 404": ([(404, "x")] * 99, "D1", "could not be downloaded (HTTP 404)"),
+    "403": ([(403, "x")] * 2, "D1", "could not be downloaded (HTTP 403)"),
+    "truncated": (["truncated"] * 99, "D2", "The download broke off"),
+    "endless": (["endless"], "D3", "larger than 64 MB"),
+    "html": (["html"], "D5", "is not a readable video"),
+    "html as a video": ([(200, "<html></html>")], "D5", "is not a readable video"),
+}
+
+
+@pytest.mark.parametrize(("plan", "code", "text"), HOSTILE.values(), ids=HOSTILE)
+def test_what_is_no_video_is_one_sentence_and_the_next_run_costs_nothing(server, settings, plan, code, text):
+    server.reset(media=plan)
+    tracemalloc.start()
+    error = refused(settings)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert error.code == code and text in str(error) and peak < 20e6, peak
+    server.does.media.clear()
+    assert run(settings).seed == 5 and server.posts == 1
+
+
+def many_frames(path, count, side=16):
+    encode(torch.zeros(1, side, side, 3).expand(count, -1, -1, -1), path, 240, "mp4", 0)
+    return path.read_bytes()
+
+
+def test_ten_thousand_frames_are_refused_before_they_are_in_memory(server, settings, tmp_path):
+    server.reset(video=many_frames(tmp_path / "long.mp4", 10_000))
+    error = refused(settings)
+    assert error.code == "D3" and "larger than this endpoint's are (16x16, 257 frames or more)" in str(error)
+
+
+def test_a_picture_of_64k_pixels_is_refused_before_it_is_decoded(server, settings, tmp_path):
+    with av.open(str(tmp_path / "wide.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=8, width=65_520, height=16, pix_fmt="gray")
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 65_520), np.uint8), "gray")))
+        container.mux(stream.encode(None))
+    server.reset(video=(tmp_path / "wide.mkv").read_bytes())
+    assert "larger than this endpoint's are (65520x16, 0 frames or more)" in str(refused(settings))
+
+
+def test_a_file_wider_than_the_limit_is_not_decoded(tmp_path):
+    path = tmp_path / "wide.webm"
+    encode(torch.zeros(1, 64, 4112, 3), path, 8, "webm")
+    found = decode.measure(path, download.MAX_SIDE, download.MAX_FRAMES)
+    assert (found.width, found.frames) == (4112, 0)
+    with pytest.raises(errors.MediaError, match="4112x64"):
+        download.check(path, "u", "request-1")
+
+
+REFUSED_ADDRESSES = [
+    "http://v3.fal.media/files/a.mp4", "https://127.0.0.1/a.mp4", "https://10.0.0.1/a.mp4", "https://169.254.169.254/latest", "https://[::1]/a.mp4",
+    "https://[fe80::1]/a.mp4", "https://v3.fal.media:8443/a.mp4", "https://user:pw@v3.fal.media/a.mp4", "file:///etc/passwd", "data:video/mp4;base64,AAAA",
+    "https://", "https://[", "ftp://v3.fal.media/a.mp4", "https://2130706433/a.mp4", "https://100.64.0.1/a",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("address", REFUSED_ADDRESSES)
+def test_an_address_that_is_not_public_https_is_refused_without_a_request(server, settings, address):
+    server.reset(url=address)
+    assert refused(settings).code == "D4" and not server.count("GET", "/files")
+
+
+def test_a_redirect_to_a_private_address_is_refused(server, settings):
+    server.reset(media=[(302, "x", {"Location": "https://169.254.169.254/latest/meta-data"})])
+    assert refused(settings).code == "D4"
+    server.does.media = [(302, "x", {"Location": "/files/another.mp4"})] * 2
+    assert run(settings).seed == 5
+    server.reset(media=[(302, "x", {"Location": "/files/again.mp4"})] * 9)
+    with pytest.raises(errors.MediaError, match="leads on more than 3 times"):
+        run(settings, asked(seed=6))
+
+
+def test_a_name_of_a_private_address_is_not_connected_to():
+    resolver = download.PublicResolver
+
+    async def resolve():
+        found = resolver()
+        try:
+            return await found.resolve("localhost", 443)
+        finally:
+            await found.close()
+
+    with pytest.raises(OSError, match="localhost has no public address"):
+        asyncio.run(resolve())
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [("8.8.8.8", True), ("2606:4700::1111", True), ("127.0.0.1", False), ("192.168.1.1", False), ("::1", False), ("::ffff:10.0.0.1", False), ("fe80::1%eth0", False), ("x", False)],
+)
+def test_public_addresses(address, public):
+    assert download.is_public(address) == public
+
+
+def test_a_list_of_hosts_allows_no_other(tmp_path):
+    settings = config.Config(tmp_path, media_hosts=frozenset({"v3.fal.media"}))
+    downloader = download.Downloader(download.session, settings, Patience(Quick().clock, lambda: False))
+    assert downloader._allowed("https://V3.fal.media/files/a.mp4", "") == (URL("https://v3.fal.media/files/a.mp4"), True)
+    with pytest.raises(errors.MediaError, match="not allowed"):
+        downloader._allowed("https://v3b.fal.media/files/a.mp4", "")
+
+
+def test_the_origin_of_a_server_of_ones_own_is_allowed_for_it_alone(server, settings):
+    other = replace(settings, queue=URL("https://example.com"))
+    downloader = download.Downloader(download.session, other, Patience(Quick().clock, lambda: False))
+    with pytest.raises(errors.MediaError, match="not allowed"):
+        downloader._allowed(f"{server.address}/files/a.mp4", "")
+    downloader = download.Downloader(download.session, settings, Patience(Quick().clock, lambda: False))
+    assert downloader._allowed(f"{server.address}/files/a.mp4", "")[1] is False
+
+
+def test_the_interrupt_ends_a_download_and_the_next_run_goes_on_without_a_job(server, settings, video):
+    server.reset(media=["endless"])
+    stop = []
+    with pytest.raises(errors.Interrupted):
+        run(settings, interrupted=lambda: bool(stop), report=lambda progress: stop.append(1) if progress.text.startswith("Downloading") else None)
+    assert state_of(settings).state == journal.COMPLETED and server.count("PUT") == 0
+    assert run(settings).path.read_bytes() == video and server.posts == 1
