@@ -37,6 +37,8 @@ NUM_FRAMES = Number(16, 1, 32)
 NUM_INFERENCE_STEPS = Number(8, 1, 50)
 GUIDANCE_SCALE = Number(2.0, 0.0, 20.0)
 FPS = Number(8, 1, 16)
+SEED = Number(0, 0, 2**31 - 1)
+"""fal documents no range; this is what every part of it can hold."""
 STRENGTH = Number(0.7, 0.0, 1.0)
 """How much of a given video is replaced, in fal's turbo/video-to-video."""
 FIRST_N_SECONDS = Number(3, 2, 4)

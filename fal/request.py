@@ -14,7 +14,6 @@ from .errors import NotSentError
 TEXT_TO_VIDEO = "fal-ai/fast-animatediff/turbo/text-to-video"
 VIDEO_TO_VIDEO = "fal-ai/fast-animatediff/turbo/video-to-video"
 MAX_TEXT = 10_000
-MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def _common(prompt: str, negative_prompt: str, steps: int, guidance: float, seed
             raise NotSentError("X", f"{name} holds half a letter (a lone surrogate); write it anew. Nothing was sent.")
     _within("num_inference_steps", steps, schema.NUM_INFERENCE_STEPS)
     _within("guidance_scale", guidance, schema.GUIDANCE_SCALE)
-    _within("seed", seed, schema.Number(0, 0, MAX_SEED))
+    _within("seed", seed, schema.SEED)
     _within("fps", fps, schema.FPS)
     return {
         "prompt": prompt, "negative_prompt": negative_prompt, "num_inference_steps": int(steps), "guidance_scale": round(float(guidance), 4),

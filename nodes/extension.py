@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import _host
 from .animate import ApplyMotionAdapter
 from .load import LoadMotionAdapter, LoadMotionLora
+from .remote import FalTextToVideo, TextToVideo
 from .sample import EmptyVideoLatent, TurboSampler, TurboSchedule
 from .tiny import LoadTinyTurbo
 from .travel import PromptTravel
@@ -20,4 +21,7 @@ class AnimateDiffTurbo(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
-        return [LoadMotionAdapter, LoadMotionLora, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo, LoadVideoFrames, PromptTravel, LoadTinyTurbo]
+        return [
+            LoadMotionAdapter, LoadMotionLora, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo, LoadVideoFrames, PromptTravel,
+            LoadTinyTurbo, TextToVideo, FalTextToVideo,
+        ]  # fmt: skip

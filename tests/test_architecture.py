@@ -19,7 +19,7 @@ ALLOWED = {
     "weights": set(),
     "fal": {"video", "schema"},
     "headless": {"motion_modules", "video", "schema", "weights"},
-    "nodes": {"motion_modules", "video", "schema", "weights"},
+    "nodes": {"motion_modules", "video", "schema", "weights", "fal"},
     "__init__.py": {"nodes"},
     "__main__.py": {"headless", "schema"},
 }

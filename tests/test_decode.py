@@ -152,5 +152,5 @@ def test_a_measure_is_what_was_written_and_stops_at_its_limits(tmp_path):
     assert measure(path, 4096, 5) == Measure(64, 48, 6)
     assert measure(path, 60, 256) == Measure(64, 48, 0)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(VideoError, match=r"a\.mp4 could not be read"):
+    with pytest.raises(VideoError, match=r"a\.mp4 (could not be read|holds no pictures)"):
         measure(path, 4096, 256)

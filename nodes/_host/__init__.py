@@ -18,6 +18,7 @@ from .files import (
 )
 from .motion import MotionAdapter, apply_motion
 from .recipe import Recipe, recipe
+from .remote import GraphBuilder, opened, run_at_fal
 from .sampling import empty_latent, sample, sampler
 from .schedule import TurboEPS, TurboVPrediction
 from .strength import Strength
@@ -27,6 +28,7 @@ from .travel import travel
 __all__ = [
     "ADAPTER_FOLDER",
     "LORA_FOLDER",
+    "GraphBuilder",
     "MotionAdapter",
     "Recipe",
     "Strength",
@@ -46,8 +48,10 @@ __all__ = [
     "maps_files",
     "metadata",
     "new_file",
+    "opened",
     "recipe",
     "register_folders",
+    "run_at_fal",
     "sample",
     "sampler",
     "show",

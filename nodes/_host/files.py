@@ -84,6 +84,11 @@ def shown_node() -> str | None:
 def show(text: str) -> None:
     """Writes text under the running node and its first line into the log."""
     logger.info("%s", text.partition("\n")[0])
+    tell(text)
+
+
+def tell(text: str) -> None:
+    """Writes text under the running node."""
     node = shown_node()
     if node is not None:
         server.PromptServer.instance.send_progress_text(text, node)

@@ -61,7 +61,7 @@ class Run:
 
 
 class Server:
-    def __init__(self, path, base, *options):
+    def __init__(self, path, base, *options, api_nodes=False, environment=None):
         self.path, self.base = path, Path(base)
         packs = self.base / "custom_nodes"
         packs.mkdir(parents=True, exist_ok=True)
@@ -73,10 +73,10 @@ class Server:
             self.port = probe.getsockname()[1]
         self.log_path = self.base / "server.log"
         command = [python(path), "main.py", "--cpu", "--disable-auto-launch", "--port", str(self.port), "--base-directory", str(self.base)]
-        command += ["--database-url", "sqlite:///:memory:", "--disable-api-nodes", *options]
+        command += ["--database-url", "sqlite:///:memory:", *([] if api_nodes else ["--disable-api-nodes"]), *options]
         with self.log_path.open("w") as log:
             # one thread: on tensors this small two of them wait for each other, many times longer where other programs run
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
             self.process = subprocess.Popen(command, cwd=path, stdout=log, stderr=subprocess.STDOUT, env=environment)
         self._wait_until_ready()
 
@@ -100,6 +100,10 @@ class Server:
                 return
         self.stop()
         raise RuntimeError(f"ComfyUI did not answer within {START_SECONDS} s:\n{self.log[-4000:]}")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
     def stop(self):
         self.process.terminate()

@@ -5,7 +5,10 @@ import re
 import pytest
 from server import ROOT
 
-NAMES = ("LoadMotionAdapter", "LoadMotionLora", "ApplyMotionAdapter", "EmptyVideoLatent", "TurboSampler", "TurboSchedule", "CombineVideo", "LoadVideoFrames", "PromptTravel", "LoadTinyTurbo")
+NAMES = (
+    "LoadMotionAdapter", "LoadMotionLora", "ApplyMotionAdapter", "EmptyVideoLatent", "TurboSampler", "TurboSchedule", "CombineVideo",
+    "LoadVideoFrames", "PromptTravel", "LoadTinyTurbo", "TextToVideo", "FalTextToVideo",
+)  # fmt: skip
 NODES = [f"AnimateDiffTurbo_{name}" for name in NAMES]
 
 

@@ -197,5 +197,7 @@ def test_the_first_run_needs_no_file():
 def test_every_node_occurs_in_a_workflow_or_has_a_reason_not_to(info):
     used = {node["type"] for name in NAMES for node in workflow(name)["nodes"]}
     ours = {name for name in info if name.startswith("AnimateDiffTurbo_")}
-    # for people who build graphs with SamplerCustomAdvanced; between two nodes of every workflow, with files of its own; in place of CLIP Text Encode
-    assert ours - used == {"AnimateDiffTurbo_TurboSchedule", "AnimateDiffTurbo_LoadMotionLora", "AnimateDiffTurbo_PromptTravel"}
+    # for people who build graphs with SamplerCustomAdvanced; between two nodes of every workflow, with files of its own; in place of CLIP Text Encode;
+    # in place of a whole workflow
+    alone = {"TurboSchedule", "LoadMotionLora", "PromptTravel", "TextToVideo", "FalTextToVideo"}
+    assert ours - used == {f"AnimateDiffTurbo_{name}" for name in alone}

@@ -212,6 +212,19 @@ class Compile:
         return (clone,)
 
 
+class Fail:
+    """Fails as soon as a file is there."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"path": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("STRING",), "fail", "testing"
+
+    def fail(self, path):
+        give_up = time.monotonic() + 30
+        while not Path(path).exists() and time.monotonic() < give_up:
+            time.sleep(0.01)
+        raise ValueError("failed on purpose" if Path(path).exists() else "nothing came")
+
+
 class SaveFrames:
     """Writes an IMAGE as it is, float32, to a safetensors file."""
 
@@ -223,5 +236,5 @@ class SaveFrames:
         return {"ui": {"shape": list(images.shape)}}
 
 
-NODES = (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures, Compile)
+NODES = (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures, Compile, Fail)
 NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in NODES}

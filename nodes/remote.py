@@ -1,0 +1,106 @@
+"""Text to Video (fal.ai) and its sibling that renders here."""
+
+import logging
+
+from comfy_api.latest import io
+
+from ..fal.job import Options
+from ..fal.request import text_to_video
+from . import _host
+from .endpoint import text_to_video_inputs
+from .types import CATEGORY
+
+logger = logging.getLogger(__name__)
+
+STOP, AGAIN = "stop", "submit again"
+NO_LORA = "none"
+
+
+class FalTextToVideo(io.ComfyNode):
+    """A clip, rendered at fal.ai."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="AnimateDiffTurbo_FalTextToVideo",
+            display_name="Text to Video (fal.ai)",
+            category=CATEGORY,
+            description="Renders a clip at fal.ai (fal-ai/fast-animatediff/turbo/text-to-video) instead of on this machine. Needs an account and a key (FAL_KEY), "
+            "sends the prompt there and may cost money; the same inputs are never paid for twice. fal.ai keeps the prompt for 30 days and the video at a "
+            "public address for a week or longer.",
+            search_aliases=["animatediff", "fal", "remote", "api", "cloud", "text to video", "t2v"],
+            inputs=[
+                *text_to_video_inputs(),
+                io.Int.Input("timeout_minutes", default=10, min=1, max=60, advanced=True, display_name="timeout minutes", tooltip="After so many minutes, 1 to 60, the job is cancelled."),
+                io.Combo.Input(
+                    "if_lost",
+                    options=[STOP, AGAIN],
+                    default=STOP,
+                    advanced=True,
+                    display_name="if lost",
+                    tooltip="What to do where a job may have been started and its answer was lost, or its result is gone: stop, or send it again and maybe pay twice.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("images", tooltip="The frames."),
+                io.Video.Output("video", tooltip="The clip, for Save Video and other video nodes."),
+                io.Int.Output("used_seed", display_name="seed", tooltip="The seed that fal.ai used."),
+                io.String.Output("url", tooltip="Where fal.ai keeps the video; everybody who has the address can see it."),
+                io.String.Output("request_id", display_name="request id", tooltip="fal.ai's number of the job."),
+            ],
+        )
+
+    @classmethod
+    async def execute(cls, timeout_minutes: int, if_lost: str, **inputs) -> io.NodeOutput:
+        found = await _host.run_at_fal(text_to_video(**inputs), Options(timeout_minutes, if_lost == AGAIN))
+        images, video = await _host.opened(found.path)
+        if len(images) != inputs["num_frames"]:
+            logger.warning("fal.ai made %d frames where %d were asked for.", len(images), inputs["num_frames"])
+        return io.NodeOutput(images, video, found.seed, found.url, found.request_id)
+
+
+class TextToVideo(io.ComfyNode):
+    """A clip, rendered here, with the inputs of the remote node."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="AnimateDiffTurbo_TextToVideo",
+            display_name="Text to Video (local)",
+            category=CATEGORY,
+            description="Checkpoint, motion adapter and prompts to a clip in one node, with the inputs of Text to Video (fal.ai): swap one for the other. "
+            "It runs the nodes of this pack, and ComfyUI keeps what has not changed.",
+            search_aliases=["animatediff", "text to video", "t2v", "animatelcm", "lightning", "all in one"],
+            inputs=[
+                *text_to_video_inputs(),
+                io.Combo.Input("checkpoint", options=_host.listed_files("checkpoints"), tooltip="An SD1.5 checkpoint in models/checkpoints."),
+                io.Combo.Input("adapter", options=_host.listed_files(_host.ADAPTER_FOLDER), tooltip="A motion adapter in models/animatediff_models; AnimateLCM fits the 8 steps above."),
+                io.Combo.Input("lora", options=[NO_LORA, *_host.listed_files("loras")], tooltip="AnimateLCM_sd15_t2v_lora.safetensors for AnimateLCM; none for Lightning."),
+                io.Float.Input("lora_strength", default=0.8, min=0.0, max=2.0, step=0.05, display_name="lora strength", tooltip="How much of the LoRA is added, 0 to 2."),
+            ],
+            outputs=[
+                io.Image.Output("images", tooltip="The frames."),
+                io.Video.Output("video", tooltip="The clip, for Save Video and other video nodes."),
+                io.Int.Output("used_seed", display_name="seed", tooltip="The seed."),
+            ],
+            enable_expand=True,
+        )
+
+    @classmethod
+    def execute(cls, prompt, negative_prompt, num_frames, num_inference_steps, guidance_scale, seed, fps, video_size, width, height, **models) -> io.NodeOutput:
+        graph = _host.GraphBuilder()
+        base = graph.node("CheckpointLoaderSimple", ckpt_name=models["checkpoint"])
+        model = base.out(0)
+        if models["lora"] != NO_LORA:
+            model = graph.node("LoraLoaderModelOnly", model=model, lora_name=models["lora"], strength_model=models["lora_strength"]).out(0)
+        adapter = graph.node("AnimateDiffTurbo_LoadMotionAdapter", file=models["adapter"], family="auto")
+        animated = graph.node("AnimateDiffTurbo_ApplyMotionAdapter", model=model, motion_adapter=adapter.out(0), strength=1.0)
+        positive, negative = (graph.node("CLIPTextEncode", clip=base.out(1), text=text) for text in (prompt, negative_prompt))
+        latent = graph.node("AnimateDiffTurbo_EmptyVideoLatent", video_size=video_size, width=width, height=height, num_frames=num_frames)
+        sampled = graph.node(
+            "AnimateDiffTurbo_TurboSampler", model=animated.out(0), positive=positive.out(0), negative=negative.out(0), latent=latent.out(0), seed=seed,
+            steps=num_inference_steps, guidance=guidance_scale, guidance_steps=0, denoise=1.0,
+        )  # fmt: skip
+        frames = graph.node("VAEDecode", samples=sampled.out(0), vae=base.out(2))
+        video = graph.node("CreateVideo", images=frames.out(0), fps=float(fps))
+        return io.NodeOutput(frames.out(0), video.out(0), seed, expand=graph.finalize())
