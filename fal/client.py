@@ -12,7 +12,7 @@ from yarl import URL
 
 from .config import Config, Key
 from .errors import AmbiguousError, FalError, NotSentError, scrub
-from .request import FalRequest
+from .request import FalRequest, Upload
 from .waiting import Patience
 
 logger = logging.getLogger(__name__)
@@ -57,8 +57,8 @@ class Queue:
     def __init__(self, session: aiohttp.ClientSession, config: Config, key: Key, patience: Patience):
         self._session, self._config, self._key, self._patience = session, config, key, patience
 
-    async def submit(self, request: FalRequest, start_seconds: float) -> str:
-        """Sends the paid request exactly once and gives the job's id.
+    async def submit(self, request: FalRequest, addresses: Mapping[str, str], start_seconds: float) -> str:
+        """Sends the paid request exactly once and gives the job's id. addresses: of its uploads.
 
         It is sent again only where it cannot have arrived: no connection stood, or fal.ai refused it for being one of too many.
 
@@ -71,7 +71,7 @@ class Queue:
         url, waited, attempt = self._config.queue / request.endpoint, 0.0, 1
         while True:
             try:
-                reply = await self._call("POST", url, headers, request.body.encode())
+                reply = await self._call("POST", url, headers, request.body(addresses).encode())
             except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
                 if attempt == SUBMIT_TRIES:
                     raise self._unreachable(error) from None
@@ -96,6 +96,27 @@ class Queue:
             raise self.failure(reply, "", NotSentError)
         what = PORTAL if reply.body is None else f"fal.ai gave an answer that is none (HTTP {reply.status})."
         raise AmbiguousError("O3" if reply.body is None else "A", f"{what} {AMBIGUOUS}")
+
+    async def upload_addresses(self, upload: Upload) -> tuple[str, str]:
+        """Where to put a file, and where it will be found.
+
+        Raises NotSentError with what is wrong; nothing is paid for here.
+        """
+        url = (self._config.storage / "storage" / "upload" / "initiate").with_query(storage_type="gcs")
+        body = json.dumps({"content_type": upload.content_type, "file_name": f"video{upload.suffix}"}).encode()
+        try:
+            reply = await self._call("POST", url, {"Content-Type": "application/json"}, body)
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise self._unreachable(error) from None
+        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+            raise NotSentError("U", f"The video could not be uploaded ({type(error).__name__}). No job was sent.") from None
+        if reply.status >= 400:
+            raise self.failure(reply, "", NotSentError)
+        found = reply.body if isinstance(reply.body, dict) else {}
+        addresses = found.get("upload_url"), found.get("file_url")
+        if not all(isinstance(address, str) and len(address) <= 4096 for address in addresses):
+            raise NotSentError("U", "fal.ai gave no address to upload the video to (unexpected answer). No job was sent.")
+        return addresses
 
     async def status(self, request: FalRequest, request_id: str) -> Reply:
         """One look at a job. Raises as `_call`."""

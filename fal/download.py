@@ -1,24 +1,18 @@
 """The video of a finished job: fetched without the key, from public addresses only, bounded in size and time, whole or not at all."""
 
 import asyncio
-import ipaddress
-import logging
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
 from ..video.decode import measure
 from ..video.errors import VideoError
 from .config import Config
 from .errors import MediaError
+from .guard import allowed
 from .waiting import Patience
-
-logger = logging.getLogger(__name__)
 
 MAX_BYTES = 64 * 10**6
 CONNECT, IDLE, TOTAL = 10.0, 30.0, 180.0
@@ -27,40 +21,6 @@ TRIES, REDIRECTS, PART = 4, 3, 2**16
 MAX_SIDE, MAX_FRAMES, MAX_PIXELS = 4096, 256, 2048 * 2048 * 32
 """Pixels of a side, frames, and pixels of all frames together: as float32 RGB these are 1.6 GB."""
 FREE = "Run again to retry the download: it is not generated or billed again."
-KNOWN = ("fal.media", "fal.ai", "fal.run", "storage.googleapis.com")
-
-
-class PublicResolver(AbstractResolver):
-    """The system's names, without addresses that belong to this machine or its network."""
-
-    def __init__(self) -> None:
-        self._resolver = DefaultResolver()
-
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
-        """As aiohttp's resolvers; raises OSError when no public address is left."""
-        found = [entry for entry in await self._resolver.resolve(host, port, family) if is_public(entry["host"])]
-        if not found:
-            raise OSError(None, f"{host} has no public address")
-        return found
-
-    async def close(self) -> None:
-        """Frees the system's resolver."""
-        await self._resolver.close()
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address can be reached from everywhere."""
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_global
-    except ValueError:
-        return False
-
-
-def session(config: Config, public: bool) -> aiohttp.ClientSession:
-    """For videos: without cookies; with public, unable to reach what is not, unless a proxy decides that. Its owner closes it."""
-    resolver = PublicResolver() if public and not config.behind_proxy else None
-    connector = aiohttp.TCPConnector(resolver=resolver, force_close=True)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=not config.own_server)
 
 
 class _AgainError(Exception):
@@ -107,7 +67,10 @@ class Downloader:
 
     async def _get(self, address: str, path: Path, url: str, request_id: str, progress: Callable[[str], None]) -> str | None:
         """Writes what is at address, or gives the address to which it leads on."""
-        target, public = self._allowed(address, request_id)
+        try:
+            target, public = allowed(address, self._config)
+        except ValueError as error:
+            raise MediaError("D4", f"fal.ai returned an address that is not allowed ({error}); not downloaded.", request_id) from None
         limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=IDLE)
         options = {"allow_redirects": False, "timeout": limits, "headers": {"Accept-Encoding": "identity"}}
         async with self._session(self._config, public) as session, session.get(target, **options) as response:
@@ -133,26 +96,6 @@ class Downloader:
                     raise too_big
                 file.write(part)
                 progress(f"Downloading {done / 1e6:.1f} MB")
-
-    def _allowed(self, address: str, request_id: str) -> tuple[URL, bool]:
-        """The address, and whether it must be public; raises MediaError when it is none to fetch."""
-        try:
-            url = URL(address)
-            host, port = (url.host or "").lower(), url.port
-        except ValueError:
-            raise MediaError("D4", "fal.ai returned an address that is none; not downloaded.", request_id) from None
-        if self._config.own_server and host and url.origin() == self._config.queue.origin():
-            return url, False
-        literal = host.replace(".", "").isdecimal() or ":" in host
-        if url.scheme != "https" or not host or url.user or url.password or port != 443 or (literal and not is_public(host)) or not self._is_listed(host):
-            raise MediaError("D4", f"fal.ai returned an address that is not allowed ({url.scheme}://{host}); not downloaded.", request_id)
-        if not any(host == known or host.endswith(f".{known}") for known in KNOWN):
-            logger.info("The video comes from %s, which is not one of fal.ai's usual hosts.", host)
-        return url, True
-
-    def _is_listed(self, host: str) -> bool:
-        return not self._config.media_hosts or host in self._config.media_hosts
-
 
 def check(path: Path, url: str, request_id: str) -> None:
     """Decodes the file once. Raises MediaError when it is no video, or larger than what the endpoint makes."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 
-from . import download
+from . import download, guard, upload
 from .client import AMBIGUOUS, REQUEST_ID, Queue, Reply
 from .config import Config, Key
 from .errors import AmbiguousError, FalError, GoneError, Interrupted, JobError, LostContactError, MediaError, NotSentError
@@ -117,9 +117,10 @@ class _Job:
     async def _sent(self) -> State:
         self.runner.may_start()
         self.patience.check()
+        addresses = await self._uploaded()
         state = self.entry.write(State(endpoint=self.request.endpoint), state=SUBMITTING)
         self.runner.report(Progress("Sending"))
-        sending = asyncio.ensure_future(self.queue.submit(self.request, 60 * self.options.minutes))
+        sending = asyncio.ensure_future(self.queue.submit(self.request, addresses, 60 * self.options.minutes))
         try:
             while not sending.done():
                 self.patience.check()
@@ -132,6 +133,13 @@ class _Job:
             await self._learn_and_cancel(sending, state)
             raise
         return self.entry.write(state, state=SUBMITTED, request_id=request_id)
+
+    async def _uploaded(self) -> dict[str, str]:
+        addresses = {}
+        for name, file in self.request.uploads.items():
+            self.runner.report(Progress(f"Uploading {len(file.content) / 1e6:.1f} MB"))
+            addresses[name] = await upload.put(file, self.queue, guard.session, self.runner.config, self.patience)
+        return addresses
 
     async def _learn_and_cancel(self, sending: asyncio.Future, state: State) -> None:
         """A request that is on its way may be paid for: its id is waited for, so that it can be cancelled."""
@@ -183,7 +191,7 @@ class _Job:
         return self.entry.write(state, state=COMPLETED, url=url, seed=seed)
 
     async def _downloaded(self, state: State) -> State:
-        downloader = download.Downloader(download.session, self.runner.config, self.patience)
+        downloader = download.Downloader(guard.session, self.runner.config, self.patience)
         path = self.entry.folder / "download.partial"
 
         def say(text: str) -> None:

@@ -14,28 +14,44 @@ from .errors import NotSentError
 TEXT_TO_VIDEO = "fal-ai/fast-animatediff/turbo/text-to-video"
 VIDEO_TO_VIDEO = "fal-ai/fast-animatediff/turbo/video-to-video"
 MAX_TEXT = 10_000
+MAX_UPLOAD = 64 * 10**6
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that a request needs at a public address: its content, its type such as video/mp4, and the ending of its name."""
+
+    content: bytes = field(repr=False)
+    content_type: str
+    suffix: str
+
+    @property
+    def digest(self) -> str:
+        """By which it is known again; addresses change with every upload."""
+        return f"sha256:{hashlib.sha256(self.content).hexdigest()}"
 
 
 @dataclass(frozen=True)
 class FalRequest:
-    """endpoint: the model's id. arguments: the whole JSON body, every field given."""
+    """endpoint: the model's id. arguments: the JSON body, every field given, but for uploads: files by the fields that name their addresses."""
 
     endpoint: str
     arguments: Mapping[str, object] = field(hash=False)
+    uploads: Mapping[str, Upload] = field(default_factory=lambda: MappingProxyType({}), hash=False)
 
     @property
     def app(self) -> str:
         """Owner and app, under which fal.ai keeps the endpoint's requests."""
         return "/".join(self.endpoint.split("/")[:2])
 
-    @property
-    def body(self) -> str:
-        """Canonical JSON."""
-        return json.dumps(dict(self.arguments), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    def body(self, addresses: Mapping[str, str]) -> str:
+        """Canonical JSON, with the address of every upload."""
+        return json.dumps(dict(self.arguments) | dict(addresses), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
     def key(self, config: Config) -> str:
         """By which the journal knows this request to this server again, 64 hex digits."""
-        return hashlib.sha256("\0".join(("adt-fal-v1", str(config.queue.origin()), self.endpoint, self.body)).encode("utf-8", "surrogatepass")).hexdigest()
+        body = self.body({name: upload.digest for name, upload in self.uploads.items()})
+        return hashlib.sha256("\0".join(("adt-fal-v1", str(config.queue.origin()), self.endpoint, body)).encode()).hexdigest()
 
 
 def text_to_video(
@@ -56,6 +72,23 @@ def text_to_video(
     elif video_size not in schema.VIDEO_SIZES:
         raise NotSentError("X", f"video_size is {video_size!r}; use {schema.CUSTOM_SIZE} or one of {', '.join(schema.VIDEO_SIZES)}. Nothing was sent.")
     return FalRequest(TEXT_TO_VIDEO, MappingProxyType(arguments | {"num_frames": int(num_frames), "video_size": size}))
+
+
+def video_to_video(
+    prompt: str, negative_prompt: str, num_inference_steps: int, guidance_scale: float, seed: int, fps: int, first_n_seconds: int, strength: float,
+    video: Upload,
+) -> FalRequest:
+    """A request to turbo/video-to-video; names, ranges and defaults are the endpoint's.
+
+    Raises NotSentError when a value is out of range.
+    """
+    arguments = _common(prompt, negative_prompt, num_inference_steps, guidance_scale, seed, fps)
+    _within("first_n_seconds", first_n_seconds, schema.FIRST_N_SECONDS)
+    _within("strength", strength, schema.STRENGTH)
+    if not 0 < len(video.content) <= MAX_UPLOAD:
+        raise NotSentError("X", f"The video has {len(video.content) / 1e6:.0f} MB; give a file of up to {MAX_UPLOAD // 10**6} MB. Nothing was sent.")
+    arguments |= {"first_n_seconds": int(first_n_seconds), "strength": round(float(strength), 4)}
+    return FalRequest(VIDEO_TO_VIDEO, MappingProxyType(arguments), MappingProxyType({"video_url": video}))
 
 
 def _common(prompt: str, negative_prompt: str, steps: int, guidance: float, seed: int, fps: int) -> dict[str, object]:

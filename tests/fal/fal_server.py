@@ -33,6 +33,8 @@ class Behaviour:
     results: list = field(default_factory=list)
     media: list = field(default_factory=list)
     cancel: list = field(default_factory=list)
+    storage: list = field(default_factory=list)
+    put: list = field(default_factory=list)
     queued: int = 1
     running: int = 2
     video: bytes = b""
@@ -57,7 +59,7 @@ class FalServer:
 
     def reset(self, **behaviour):
         """Forgets jobs and requests."""
-        self.jobs, self.requests = {}, []
+        self.jobs, self.requests, self.uploads = {}, [], {}
         self.does = Behaviour(**{"video": self.video} | behaviour)
 
     @property
@@ -69,7 +71,8 @@ class FalServer:
 
     @property
     def posts(self):
-        return self.count("POST")
+        """How many paid requests came."""
+        return self.count("POST", "/fal-ai/")
 
     def stop(self):
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -94,11 +97,20 @@ class FalServer:
         parts = request.path.strip("/").split("/")
         if parts[0] == "files":
             return await self._odd(self.does.media, request) or web.Response(body=self.does.video, content_type="video/mp4")
+        if parts[0] == "storage":
+            return await self._odd(self.does.storage, request) or self._storage(json.loads(await request.text()))
+        if parts[0] == "put":
+            self.uploads[parts[1]] = await request.read()
+            return await self._odd(self.does.put, request) or web.Response()
         if request.method == "POST":
             return await self._submit(request)
         if len(parts) < 4 or parts[2] != "requests":
             return web.json_response({"detail": "Not found"}, status=404)
         return await self._job(request, parts)
+
+    def _storage(self, asked):
+        name = f"{next(self.numbers)}-{asked['file_name']}"
+        return web.json_response({"upload_url": f"{self.address}/put/{name}?signature=x", "file_url": f"{self.address}/files/{name}"})
 
     async def _submit(self, request):
         kind = self.does.submit[0] if self.does.submit else None

@@ -56,7 +56,7 @@ def test_the_real_fal_client_completes_and_cancels_jobs(video, tmp_path):
             "FAL_QUEUE_RUN_HOST": f"localhost:{server.port}", "SSL_CERT_FILE": str(tmp_path / "ca.pem"), "FAL_KEY": KEY, "FAL_HOME_DIR": str(tmp_path),
             "NO_PROXY": "127.0.0.1,localhost",
         }  # fmt: skip
-        command = [sys.executable, "-c", PYTHON, TEXT_TO_VIDEO, asked().body]
+        command = [sys.executable, "-c", PYTHON, TEXT_TO_VIDEO, asked().body({})]
         found = last_line(subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False))
         first, second = server.jobs.values()
         assert first.arguments == second.arguments == dict(asked().arguments) and second.cancelled and server.posts == 2
@@ -74,7 +74,7 @@ def test_the_real_javascript_client_completes_and_cancels_jobs(server, tmp_path)
     if installed.returncode:
         pytest.skip(f"npm could not install fal's JavaScript client: {installed.stderr.strip()[-200:]}")
     (tmp_path / "client.mjs").write_text(NODE)
-    command = [node, "client.mjs", TEXT_TO_VIDEO, asked().body, server.address, KEY]
+    command = [node, "client.mjs", TEXT_TO_VIDEO, asked().body({}), server.address, KEY]
     found = last_line(subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False))
     first, second = server.jobs.values()
     assert first.arguments == second.arguments == dict(asked().arguments) and second.cancelled

@@ -8,12 +8,11 @@ import av
 import numpy as np
 import pytest
 import torch
-from fal_helpers import Quick, asked, run, state_of
+from fal_helpers import asked, run, state_of
 from fal_server import KEY
 from yarl import URL
 
-from animatediff_turbo.fal import config, download, errors, journal
-from animatediff_turbo.fal.waiting import Patience
+from animatediff_turbo.fal import config, download, errors, guard, journal
 from animatediff_turbo.video import decode
 from animatediff_turbo.video.encode import encode
 
@@ -109,7 +108,7 @@ def test_a_redirect_to_a_private_address_is_refused(server, settings):
 
 
 def test_a_name_of_a_private_address_is_not_connected_to():
-    resolver = download.PublicResolver
+    resolver = guard.PublicResolver
 
     async def resolve():
         found = resolver()
@@ -127,24 +126,20 @@ def test_a_name_of_a_private_address_is_not_connected_to():
     [("8.8.8.8", True), ("2606:4700::1111", True), ("127.0.0.1", False), ("192.168.1.1", False), ("::1", False), ("::ffff:10.0.0.1", False), ("fe80::1%eth0", False), ("x", False)],
 )
 def test_public_addresses(address, public):
-    assert download.is_public(address) == public
+    assert guard.is_public(address) == public
 
 
 def test_a_list_of_hosts_allows_no_other(tmp_path):
     settings = config.Config(tmp_path, media_hosts=frozenset({"v3.fal.media"}))
-    downloader = download.Downloader(download.session, settings, Patience(Quick().clock, lambda: False))
-    assert downloader._allowed("https://V3.fal.media/files/a.mp4", "") == (URL("https://v3.fal.media/files/a.mp4"), True)
-    with pytest.raises(errors.MediaError, match="not allowed"):
-        downloader._allowed("https://v3b.fal.media/files/a.mp4", "")
+    assert guard.allowed("https://V3.fal.media/files/a.mp4", settings) == (URL("https://v3.fal.media/files/a.mp4"), True)
+    with pytest.raises(ValueError, match="https://v3b.fal.media"):
+        guard.allowed("https://v3b.fal.media/files/a.mp4", settings)
 
 
 def test_the_origin_of_a_server_of_ones_own_is_allowed_for_it_alone(server, settings):
-    other = replace(settings, queue=URL("https://example.com"))
-    downloader = download.Downloader(download.session, other, Patience(Quick().clock, lambda: False))
-    with pytest.raises(errors.MediaError, match="not allowed"):
-        downloader._allowed(f"{server.address}/files/a.mp4", "")
-    downloader = download.Downloader(download.session, settings, Patience(Quick().clock, lambda: False))
-    assert downloader._allowed(f"{server.address}/files/a.mp4", "")[1] is False
+    with pytest.raises(ValueError, match="http://127.0.0.1"):
+        guard.allowed(f"{server.address}/files/a.mp4", replace(settings, queue=URL("https://example.com")))
+    assert guard.allowed(f"{server.address}/files/a.mp4", settings)[1] is False
 
 
 def test_the_interrupt_ends_a_download_and_the_next_run_goes_on_without_a_job(server, settings, video):

@@ -38,6 +38,6 @@ def test_values_out_of_range_are_refused_before_anything_is_sent(changes, senten
 
 
 def test_every_field_is_sent_with_its_own_type():
-    assert json.loads(asked(num_frames=16.0, guidance_scale=1).body) == {
+    assert json.loads(asked(num_frames=16.0, guidance_scale=1).body({})) == {
         "prompt": "a boat", "negative_prompt": "", "num_frames": 16, "num_inference_steps": 4, "guidance_scale": 1.0, "seed": 5, "fps": 8, "video_size": "square"
     }  # fmt: skip

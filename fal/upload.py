@@ -1,0 +1,42 @@
+"""A file to a public address at fal.ai, before the request that names it."""
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+
+from .client import Queue
+from .config import Config
+from .errors import NotSentError
+from .guard import allowed
+from .request import Upload
+from .waiting import Patience
+
+CONNECT, IDLE, TOTAL = 10.0, 60.0, 300.0
+"""Seconds: until a connection stands, without an answer, and all together."""
+
+
+async def put(upload: Upload, queue: Queue, session: Callable[[Config, bool], aiohttp.ClientSession], config: Config, patience: Patience) -> str:
+    """Uploads a file and gives its address. The key goes to fal.ai's storage host alone, not to where the file goes.
+
+    Raises NotSentError, as no job was sent yet, and Interrupted.
+    """
+    target, address = await patience.during(queue.upload_addresses(upload))
+    try:
+        url, public = allowed(target, config)
+        allowed(address, config)
+    except ValueError as error:
+        raise NotSentError("U", f"fal.ai returned an address that is not allowed ({error}); nothing was uploaded.") from None
+    try:
+        status = await patience.during(asyncio.wait_for(_put(upload, url, session(config, public)), TOTAL))
+    except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+        raise NotSentError("U", f"The video could not be uploaded ({type(error).__name__}). No job was sent; run again.") from None
+    if not 200 <= status < 300:
+        raise NotSentError("U", f"The video could not be uploaded (HTTP {status}). No job was sent; run again.")
+    return address
+
+
+async def _put(upload: Upload, url: object, session: aiohttp.ClientSession) -> int:
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=IDLE)
+    async with session, session.put(url, data=upload.content, headers={"Content-Type": upload.content_type}, allow_redirects=False, timeout=limits) as response:
+        return response.status
