@@ -35,6 +35,8 @@ class Number:
 
 NUM_FRAMES = Number(16, 1, 32)
 NUM_INFERENCE_STEPS = Number(8, 1, 50)
+VIDEO_INFERENCE_STEPS = Number(12, 1, 50)
+"""num_inference_steps of turbo/video-to-video."""
 GUIDANCE_SCALE = Number(2.0, 0.0, 20.0)
 FPS = Number(8, 1, 16)
 SEED = Number(0, 0, 2**31 - 1)

@@ -17,8 +17,8 @@ def text_inputs() -> list[io.Input]:
     ]
 
 
-def sampling_inputs(steps: schema.Number = schema.NUM_INFERENCE_STEPS) -> list[io.Input]:
-    """num_inference_steps, guidance_scale, seed and fps."""
+def sampling_inputs(steps: schema.Number = schema.NUM_INFERENCE_STEPS, fps: str = "Frames per second of the video, 1 to 16.") -> list[io.Input]:
+    """num_inference_steps, guidance_scale, seed and fps; fps is what is said of it."""
     guidance = schema.GUIDANCE_SCALE
     return [
         _whole("num_inference_steps", steps, "How many times the model runs, 1 to 50; 4 to 12 are recommended."),
@@ -27,7 +27,7 @@ def sampling_inputs(steps: schema.Number = schema.NUM_INFERENCE_STEPS) -> list[i
             tooltip="How strongly the prompts pull, 0 to 20. 1 and less ignore the negative prompt; above 2 turbo models burn out.",
         ),
         _whole("seed", schema.SEED, "The same seed and prompt give the same clip.", control_after_generate=io.ControlAfterGenerate.fixed),
-        _whole("fps", schema.FPS, "Frames per second of the video, 1 to 16."),
+        _whole("fps", schema.FPS, fps),
     ]  # fmt: skip
 
 
@@ -44,4 +44,18 @@ def text_to_video_inputs() -> list[io.Input]:
         ),
         _whole("width", schema.SIDE, f"Width {size}", step=8, advanced=True),
         _whole("height", schema.SIDE, f"Height {size}", step=8, advanced=True),
+    ]  # fmt: skip
+
+
+def video_to_video_inputs() -> list[io.Input]:
+    """Every input of turbo/video-to-video but the video, in its order."""
+    strength = schema.STRENGTH
+    return [
+        *text_inputs(),
+        *sampling_inputs(schema.VIDEO_INFERENCE_STEPS, "Frames taken per second of the video, 1 to 16."),
+        _whole("first_n_seconds", schema.FIRST_N_SECONDS, "How many seconds of the video are used, 2 to 4."),
+        io.Float.Input(
+            "strength", default=strength.default, min=strength.minimum, max=strength.maximum, step=0.05,
+            tooltip="How much of the video is replaced, 0 to 1; lower keeps more.",
+        ),
     ]  # fmt: skip

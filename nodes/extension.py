@@ -5,7 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import _host
 from .animate import ApplyMotionAdapter
 from .load import LoadMotionAdapter, LoadMotionLora
-from .remote import FalTextToVideo, TextToVideo
+from .remote import FalTextToVideo, FalVideoToVideo, TextToVideo
 from .sample import EmptyVideoLatent, TurboSampler, TurboSchedule
 from .tiny import LoadTinyTurbo
 from .travel import PromptTravel
@@ -23,5 +23,5 @@ class AnimateDiffTurbo(ComfyExtension):
         """Every node of the pack."""
         return [
             LoadMotionAdapter, LoadMotionLora, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo, LoadVideoFrames, PromptTravel,
-            LoadTinyTurbo, TextToVideo, FalTextToVideo,
+            LoadTinyTurbo, TextToVideo, FalTextToVideo, FalVideoToVideo,
         ]  # fmt: skip

@@ -1,19 +1,54 @@
-"""Text to Video (fal.ai) and its sibling that renders here."""
+"""Text to Video and Video to Video (fal.ai), and the sibling that renders here."""
 
+import asyncio
 import logging
+import tempfile
+from pathlib import Path
 
 from comfy_api.latest import io
 
 from ..fal.job import Options
-from ..fal.request import text_to_video
+from ..fal.request import Upload, text_to_video, video_to_video
+from ..video.encode import encode
 from . import _host
-from .endpoint import text_to_video_inputs
+from .endpoint import text_to_video_inputs, video_to_video_inputs
 from .types import CATEGORY
 
 logger = logging.getLogger(__name__)
 
 STOP, AGAIN = "stop", "submit again"
 NO_LORA = "none"
+UPLOAD_QUALITY = 95
+
+
+def _job_inputs() -> list[io.Input]:
+    """What every remote node asks besides the endpoint's inputs."""
+    return [
+        io.Int.Input(
+            "timeout_minutes", default=10, min=1, max=60, advanced=True, display_name="timeout minutes",
+            tooltip="After so many minutes, 1 to 60, the job is cancelled.",
+        ),
+        io.Combo.Input(
+            "if_lost", options=[STOP, AGAIN], default=STOP, advanced=True, display_name="if lost",
+            tooltip="What to do where a job may have been started and its answer was lost, or its result is gone: stop, or send it again and maybe pay twice.",
+        ),
+    ]  # fmt: skip
+
+
+def _outputs() -> list[io.Output]:
+    return [
+        io.Image.Output("images", tooltip="The frames."),
+        io.Video.Output("result", display_name="video", tooltip="The clip, for Save Video and other video nodes."),
+        io.Int.Output("used_seed", display_name="seed", tooltip="The seed that was used."),
+    ]
+
+
+def _remote_outputs() -> list[io.Output]:
+    return [
+        *_outputs(),
+        io.String.Output("url", tooltip="Where fal.ai keeps the video; everybody who has the address can see it."),
+        io.String.Output("request_id", display_name="request id", tooltip="fal.ai's number of the job."),
+    ]
 
 
 class FalTextToVideo(io.ComfyNode):
@@ -31,23 +66,9 @@ class FalTextToVideo(io.ComfyNode):
             search_aliases=["animatediff", "fal", "remote", "api", "cloud", "text to video", "t2v"],
             inputs=[
                 *text_to_video_inputs(),
-                io.Int.Input("timeout_minutes", default=10, min=1, max=60, advanced=True, display_name="timeout minutes", tooltip="After so many minutes, 1 to 60, the job is cancelled."),
-                io.Combo.Input(
-                    "if_lost",
-                    options=[STOP, AGAIN],
-                    default=STOP,
-                    advanced=True,
-                    display_name="if lost",
-                    tooltip="What to do where a job may have been started and its answer was lost, or its result is gone: stop, or send it again and maybe pay twice.",
-                ),
+                *_job_inputs(),
             ],
-            outputs=[
-                io.Image.Output("images", tooltip="The frames."),
-                io.Video.Output("video", tooltip="The clip, for Save Video and other video nodes."),
-                io.Int.Output("used_seed", display_name="seed", tooltip="The seed that fal.ai used."),
-                io.String.Output("url", tooltip="Where fal.ai keeps the video; everybody who has the address can see it."),
-                io.String.Output("request_id", display_name="request id", tooltip="fal.ai's number of the job."),
-            ],
+            outputs=_remote_outputs(),
         )
 
     @classmethod
@@ -57,6 +78,45 @@ class FalTextToVideo(io.ComfyNode):
         if len(images) != inputs["num_frames"]:
             logger.warning("fal.ai made %d frames where %d were asked for.", len(images), inputs["num_frames"])
         return io.NodeOutput(images, video, found.seed, found.url, found.request_id)
+
+
+class FalVideoToVideo(io.ComfyNode):
+    """A video in another look, rendered at fal.ai."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="AnimateDiffTurbo_FalVideoToVideo",
+            display_name="Video to Video (fal.ai)",
+            category=CATEGORY,
+            description="Renders a video in the look of a prompt at fal.ai (fal-ai/fast-animatediff/turbo/video-to-video). Needs an account and a key (FAL_KEY), "
+            "sends the prompt and the first seconds of the video there, where both videos have public addresses for a week or longer, and may cost money; "
+            "the same inputs are never paid for twice.",
+            search_aliases=["animatediff", "fal", "remote", "api", "cloud", "video to video", "v2v"],
+            inputs=[
+                io.Video.Input("video", tooltip="The video to start from. Its first seconds are sent, without sound and without what its file says of where it comes from."),
+                *video_to_video_inputs(),
+                *_job_inputs(),
+            ],
+            outputs=_remote_outputs(),
+        )
+
+    @classmethod
+    async def execute(cls, video, timeout_minutes: int, if_lost: str, **inputs) -> io.NodeOutput:
+        upload = await asyncio.to_thread(_upload, video, inputs["first_n_seconds"])
+        found = await _host.run_at_fal(video_to_video(**inputs, video=upload), Options(timeout_minutes, if_lost == AGAIN))
+        images, result = await _host.opened(found.path)
+        return io.NodeOutput(images, result, found.seed, found.url, found.request_id)
+
+
+def _upload(video, seconds: float) -> Upload:
+    """The first seconds of a VIDEO as an mp4 of its pictures alone: no workflow, no place, no camera; the same bytes each time."""
+    part = video.as_trimmed(0, seconds, strict_duration=False) or video
+    components = part.get_components()
+    frames = components.images[: max(1, round(seconds * components.frame_rate))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = encode(frames, Path(folder) / "video.mp4", components.frame_rate, "mp4", UPLOAD_QUALITY).path
+        return Upload(path.read_bytes(), "video/mp4", ".mp4")
 
 
 class TextToVideo(io.ComfyNode):
@@ -78,11 +138,7 @@ class TextToVideo(io.ComfyNode):
                 io.Combo.Input("lora", options=[NO_LORA, *_host.listed_files("loras")], tooltip="AnimateLCM_sd15_t2v_lora.safetensors for AnimateLCM; none for Lightning."),
                 io.Float.Input("lora_strength", default=0.8, min=0.0, max=2.0, step=0.05, display_name="lora strength", tooltip="How much of the LoRA is added, 0 to 2."),
             ],
-            outputs=[
-                io.Image.Output("images", tooltip="The frames."),
-                io.Video.Output("video", tooltip="The clip, for Save Video and other video nodes."),
-                io.Int.Output("used_seed", display_name="seed", tooltip="The seed."),
-            ],
+            outputs=_outputs(),
             enable_expand=True,
         )
 

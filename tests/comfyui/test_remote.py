@@ -9,9 +9,11 @@ import pytest
 import server as comfy_server
 import synthetic
 import torch
+from convert_workflow import to_prompt
 from fal_server import KEY, FalServer
 from graphs import node, turbo
 
+from animatediff_turbo import schema
 from animatediff_turbo.video.encode import encode
 
 INPUTS = {
@@ -67,6 +69,34 @@ def test_it_ends_in_a_video_with_progress_on_the_websocket(fal, remote):
     assert texts[0] == "Sending" and any(text.startswith("Queued at fal.ai (position 0)") for text in texts) and any("step 2/4" in text for text in texts)
     assert [data["value"] for data in run.of("progress") if data["node"] == "10"][-1] == 2
     assert run.output("30")["text"] == ["5"] and run.output("31")["text"][0].startswith("request-")
+
+
+def test_the_bundled_workflow_ends_in_a_video(fal, remote):
+    fal.reset()
+    ui = json.loads((comfy_server.ROOT / "workflows" / "Text to video on fal.json").read_text(encoding="utf-8"))
+    run = remote.run(to_prompt(ui, remote.get("/object_info")), ui)
+    assert not run.error and run.output("10")["images"] and fal.posts == 1
+    (job,) = fal.jobs.values()
+    assert job.arguments["negative_prompt"] == schema.NEGATIVE_PROMPT and (job.arguments["num_inference_steps"], job.arguments["guidance_scale"]) == (8, 2.0)
+
+
+def test_video_to_video_sends_pictures_alone_once(fal, remote, tmp_path):
+    fal.reset()
+    (remote.base / "input").mkdir(exist_ok=True)
+    tone = {"waveform": torch.sin(torch.arange(200_000) / 9)[None, None], "sample_rate": 48_000}
+    encode(torch.rand(40, 64, 96, 3), remote.base / "input" / "mine.webm", 10, "webm", audio=tone, metadata={"workflow": {"secret": "SECRETPLACE"}})
+    inputs = {"prompt": "a boat", "negative_prompt": "", "num_inference_steps": 12, "guidance_scale": 2.0, "seed": 5, "fps": 8, "first_n_seconds": 3, "strength": 0.7}
+    prompt = {"1": node("LoadVideo", file="mine.webm"), "10": turbo("FalVideoToVideo", video=["1", 0], timeout_minutes=10, if_lost="stop", **inputs)}
+    prompt["2"] = node("SaveVideo", video=["10", 1], filename_prefix="v2v", format="auto", codec="auto")
+    assert not remote.run(prompt).error
+    (sent,) = fal.uploads.values()
+    (tmp_path / "sent.mp4").write_bytes(sent)
+    with av.open(str(tmp_path / "sent.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 30 and not container.streams.audio and b"SECRETPLACE" not in sent
+    (job,) = fal.jobs.values()
+    assert {name: job.arguments[name] for name in inputs} == inputs and job.arguments["video_url"].startswith(fal.address)
+    prompt["10"]["inputs"]["timeout_minutes"] = 9  # so that ComfyUI asks the node again
+    assert not remote.run(prompt).error and fal.posts == 1
 
 
 def test_a_second_queue_and_another_server_on_the_same_folder_pay_nothing(fal, tmp_path):

@@ -15,8 +15,9 @@ from animatediff_turbo import schema
 FOLDER = comfy_server.ROOT / "workflows"
 RECORDED = comfy_server.ROOT / "tests" / "comfyui" / "prompts"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
-FIRST_RUN = "First run (no downloads)"
-WITH_DOWNLOADS = [name for name in NAMES if name != FIRST_RUN]
+FIRST_RUN, REMOTE = "First run (no downloads)", "Text to video on fal"
+LOCAL = [name for name in NAMES if name != REMOTE]
+WITH_DOWNLOADS = [name for name in LOCAL if name != FIRST_RUN]
 
 
 def workflow(name):
@@ -85,7 +86,7 @@ def test_our_conversion_is_what_the_real_frontend_queues(info, name):
     assert to_prompt(workflow(name), info) == recorded
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", LOCAL)
 def test_a_bundled_workflow_runs_to_a_playable_file_and_a_second_queue_runs_nothing(weights, info, name):
     ui = workflow(name)
     prompt = small(to_prompt(ui, info))
@@ -190,8 +191,9 @@ def test_a_workflow_has_the_endpoints_prompts_and_all_that_the_missing_models_di
     assert {"checkpoints", "animatediff_models"} <= {model["directory"] for model in listed}
 
 
-def test_the_first_run_needs_no_file():
-    assert not any(node["properties"].get("models") for node in workflow(FIRST_RUN)["nodes"])
+@pytest.mark.parametrize("name", [FIRST_RUN, REMOTE])
+def test_what_needs_no_file_names_none(name):
+    assert not any(node["properties"].get("models") for node in workflow(name)["nodes"])
 
 
 def test_every_node_occurs_in_a_workflow_or_has_a_reason_not_to(info):
@@ -199,5 +201,5 @@ def test_every_node_occurs_in_a_workflow_or_has_a_reason_not_to(info):
     ours = {name for name in info if name.startswith("AnimateDiffTurbo_")}
     # for people who build graphs with SamplerCustomAdvanced; between two nodes of every workflow, with files of its own; in place of CLIP Text Encode;
     # in place of a whole workflow
-    alone = {"TurboSchedule", "LoadMotionLora", "PromptTravel", "TextToVideo", "FalTextToVideo"}
+    alone = {"TurboSchedule", "LoadMotionLora", "PromptTravel", "TextToVideo", "FalVideoToVideo"}
     assert ours - used == {f"AnimateDiffTurbo_{name}" for name in alone}
