@@ -26,6 +26,10 @@ A video in another look, its motion and sound kept (video to video):
 
   python -m animatediff_turbo "a blue circle moving right on a black background" --video out.mp4 --strength 0.7 -o blue.mp4
 
+At fal.ai instead of here, with a key in the environment variable FAL_KEY; may cost money, and equal requests are never paid for twice:
+
+  python -m animatediff_turbo "a sailing boat, sunset" -o boat.mp4 --remote
+
 Many clips, one JSON object on each line; run it again to go on after an interruption:
 
   {"prompt": "a red circle moving right on a black background", "seed": 7}
@@ -70,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--download", action="store_true", help="allow fetching what a single file needs besides; nothing is fetched otherwise")
 
     machine = result.add_argument_group("the machine")
+    machine.add_argument("--remote", action="store_true", help="render at fal.ai, with its defaults (8 steps, guidance 2, 512x512); mp4 only")
+    machine.add_argument("--if-lost", choices=["stop", "submit again"], default="stop", help="with --remote, where an answer was lost: submit again may pay twice")
     machine.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     machine.add_argument("--dtype", default="auto", choices=["auto", "fp32", "fp16", "bf16"], help="fp32 on the CPU and fp16 elsewhere by default")
     machine.add_argument("--quiet", action="store_true", help="print nothing but errors and the files' paths")
@@ -96,7 +102,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .headless.command import ERRORS, run
+    if options.remote:
+        from .fal.command import ERRORS, run
+    else:
+        from .headless.command import ERRORS, run
 
     try:
         for path in run(options):

@@ -3,8 +3,10 @@
 Source: https://fal.ai/models/fal-ai/fast-animatediff/turbo/text-to-video/api and fal's image size presets.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 NEGATIVE_PROMPT = "(bad quality, worst quality:1.2), ugly faces, bad anime"
@@ -60,3 +62,44 @@ def size(video_size: str, width: int, height: int) -> tuple[int, int]:
     if video_size not in VIDEO_SIZES:
         raise ValueError(f"video_size is {video_size!r}; use {CUSTOM_SIZE} or one of {', '.join(VIDEO_SIZES)}.")
     return VIDEO_SIZES[video_size]
+
+
+def lines(path: Path, kinds: Mapping[str, tuple[type, ...]]) -> dict[int, dict[str, object]]:
+    """The requests in a JSON Lines file by the number of their line, each an object with "prompt" and any other of the fields in kinds.
+
+    Raises:
+        ValueError: the file can't be read or is empty, or a line is not such an object; it is named.
+    """
+    found = {}
+    for number, line in enumerate(_text(path).split("\n"), 1):
+        if line.strip():
+            found[number] = _fields(line, f"{path.name}, line {number}", kinds)
+    if not found:
+        raise ValueError(f'{path} is empty; write one object with a "prompt" on each line.')
+    return found
+
+
+def _fields(line: str, place: str, kinds: Mapping[str, tuple[type, ...]]) -> dict[str, object]:
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place} is not JSON ({error}).") from error
+    named = isinstance(values, dict) and isinstance(values.get("prompt"), str)
+    if not named:
+        raise ValueError(f'{place} is not an object with a "prompt".')
+    for name, value in values.items():
+        if name not in kinds:
+            raise ValueError(f"{place} has {name!r}; the fields are {', '.join(kinds)}.")
+        fits = isinstance(value, kinds[name]) and not isinstance(value, bool)
+        if not fits:
+            raise ValueError(f"{place}: {name} is {json.dumps(value)}, which is not {kinds[name][0].__name__}.")
+    return values
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from error
+    except OSError as error:
+        raise ValueError(f"{path} can't be read ({error.strerror}); give a file of JSON lines.") from error

@@ -113,37 +113,8 @@ def requests(path: Path, common: Request) -> dict[int, Request]:
     Raises:
         ValueError: the file can't be read or is empty, or a line is not such an object; it is named, and nothing was rendered.
     """
-    found = {}
     kinds = {each.name: KINDS[each.type] for each in fields(Request)}
-    for number, line in enumerate(_text(path).split("\n")):
-        if not line.strip():
-            continue
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path.name}, line {number + 1} is not JSON ({error}).") from error
-        named = isinstance(values, dict) and isinstance(values.get("prompt"), str)
-        if not named:
-            raise ValueError(f'{path.name}, line {number + 1} is not an object with a "prompt".')
-        for name, value in values.items():
-            if name not in kinds:
-                raise ValueError(f"{path.name}, line {number + 1} has {name!r}; the fields are {', '.join(kinds)}.")
-            fits = isinstance(value, kinds[name]) and not isinstance(value, bool)
-            if not fits:
-                raise ValueError(f"{path.name}, line {number + 1}: {name} is {json.dumps(value)}, which is not {kinds[name][0].__name__}.")
-        found[number + 1] = replace(common, **({"seed": common.seed + number} | values))
-    if not found:
-        raise ValueError(f'{path} is empty; write one object with a "prompt" on each line.')
-    return found
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8.") from error
-    except OSError as error:
-        raise ValueError(f"{path} can't be read ({error.strerror}); give a file of JSON lines.") from error
+    return {number: replace(common, **({"seed": common.seed + number - 1} | values)) for number, values in schema.lines(path, kinds).items()}
 
 
 def jobs(asked: Mapping[int, Request], models: Models, folder: Path, template: Job, suffix: str) -> list[Job]:

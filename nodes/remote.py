@@ -2,14 +2,12 @@
 
 import asyncio
 import logging
-import tempfile
-from pathlib import Path
 
 from comfy_api.latest import io
 
 from ..fal.job import Options
 from ..fal.request import Upload, text_to_video, video_to_video
-from ..video.encode import encode
+from ..fal.upload import from_frames
 from . import _host
 from .endpoint import text_to_video_inputs, video_to_video_inputs
 from .types import CATEGORY
@@ -18,7 +16,6 @@ logger = logging.getLogger(__name__)
 
 STOP, AGAIN = "stop", "submit again"
 NO_LORA = "none"
-UPLOAD_QUALITY = 95
 
 
 def _job_inputs() -> list[io.Input]:
@@ -110,13 +107,10 @@ class FalVideoToVideo(io.ComfyNode):
 
 
 def _upload(video, seconds: float) -> Upload:
-    """The first seconds of a VIDEO as an mp4 of its pictures alone: no workflow, no place, no camera; the same bytes each time."""
+    """The first seconds of a VIDEO, its pictures alone."""
     part = video.as_trimmed(0, seconds, strict_duration=False) or video
     components = part.get_components()
-    frames = components.images[: max(1, round(seconds * components.frame_rate))]
-    with tempfile.TemporaryDirectory() as folder:
-        path = encode(frames, Path(folder) / "video.mp4", components.frame_rate, "mp4", UPLOAD_QUALITY).path
-        return Upload(path.read_bytes(), "video/mp4", ".mp4")
+    return from_frames(components.images[: max(1, round(seconds * components.frame_rate))], components.frame_rate)
 
 
 class TextToVideo(io.ComfyNode):

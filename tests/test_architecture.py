@@ -21,7 +21,7 @@ ALLOWED = {
     "headless": {"motion_modules", "video", "schema", "weights"},
     "nodes": {"motion_modules", "video", "schema", "weights", "fal"},
     "__init__.py": {"nodes"},
-    "__main__.py": {"headless", "schema"},
+    "__main__.py": {"headless", "fal", "schema"},
 }
 THIRD_PARTY = {
     "motion_modules": {"torch", "einops", "safetensors"},

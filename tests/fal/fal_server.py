@@ -113,14 +113,14 @@ class FalServer:
         return web.json_response({"upload_url": f"{self.address}/put/{name}?signature=x", "file_url": f"{self.address}/files/{name}"})
 
     async def _submit(self, request):
-        kind = self.does.submit[0] if self.does.submit else None
-        accepted = kind is None or kind in ("drop", "slow", "html after", "no id", "redirect after", "empty")
+        kind = self.does.submit.pop(0) if self.does.submit else None
+        accepted = kind in (None, "right", "drop", "slow", "html after", "no id", "redirect after", "empty")
         id_ = f"request-{next(self.numbers):08}"
         if accepted:  # before anything is answered, as a queue does
             self.jobs[id_] = Job(json.loads(await request.text()))
         if self.does.hold_submit:
             await asyncio.sleep(self.does.hold_submit)
-        odd = await self._odd(self.does.submit, request)
+        odd = await self._answer(kind, request)
         if odd is not None:
             return odd
         base = self.does.foreign or self.address
@@ -160,9 +160,9 @@ class FalServer:
 
     async def _odd(self, plan, request):
         """The next answer of a plan; None for the right one."""
-        if not plan:
-            return None
-        kind = plan.pop(0)
+        return await self._answer(plan.pop(0), request) if plan else None
+
+    async def _answer(self, kind, request):
         if isinstance(kind, tuple):
             status, body, *headers = kind
             text = body if isinstance(body, str) else json.dumps(body)
