@@ -1,6 +1,7 @@
 """Every setting of the remote nodes: the only place that reads the environment."""
 
 import ipaddress
+import logging
 import os
 import re
 import stat
@@ -12,6 +13,8 @@ from pathlib import Path
 from yarl import URL
 
 from .errors import NotSentError
+
+logger = logging.getLogger(__name__)
 
 QUEUE, STORAGE = URL("https://queue.fal.run"), URL("https://rest.fal.ai")
 KEY_FILE = "fal_key.txt"
@@ -103,6 +106,8 @@ def key(config: Config, environment: Mapping[str, str] = os.environ) -> Key:
     path = Path(environment.get("FAL_KEY_FILE") or config.folder / KEY_FILE)
     if not found and path.is_file():
         found = _first_line(path)
+        if is_readable_by_others(path):
+            logger.warning("Other accounts of this machine can read the key file %s; take their permission away (chmod 600).", path)
     if not found:
         raise NotSentError(
             "K1",

@@ -71,12 +71,13 @@ def test_a_key_file_that_cannot_be_read_is_one_sentence(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no such permissions")
-def test_a_key_file_that_others_can_read_is_noticed(tmp_path):
-    path = tmp_path / "key"
+@pytest.mark.parametrize(("mode", "open_to_others"), [(0o600, False), (0o644, True), (0o640, True)])
+def test_a_key_file_that_others_can_read_is_warned_of(tmp_path, caplog, mode, open_to_others):
+    path = tmp_path / "fal_key.txt"
     path.write_text(GOOD)
-    for mode, open_to_others in ((0o600, False), (0o644, True), (0o640, True)):
-        path.chmod(mode)
-        assert config.is_readable_by_others(path) == open_to_others
+    path.chmod(mode)
+    assert config.key(config.Config(tmp_path), {}).secret == GOOD
+    assert ("can read the key file" in caplog.text) == open_to_others and GOOD not in caplog.text
 
 
 def test_scrub_leaves_no_part_of_the_key():
