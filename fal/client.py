@@ -22,8 +22,10 @@ MAX_REPLY = 1_000_000
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{8,128}")
 SUBMIT_TRIES, RETRY_SECONDS = 3, 60.0
 USER_AGENT = "animatediff-turbo"
-CONNECT = 10.0
-"""Seconds until a connection stands."""
+CONNECT, READY = 10.0, 30.0
+"""Seconds until a socket is connected, and until it can be written to: names, proxy and TLS included."""
+UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+"""What aiohttp raises before a byte of the request has left."""
 AMBIGUOUS = (
     "fal.ai may or may not have started (and billed) it, so it is not sent again. See https://fal.ai/dashboard; to send it anyway set if_lost to "
     "'submit again' or change the seed."
@@ -43,6 +45,11 @@ class Reply:
     def detail(self) -> object:
         """What fal.ai says of an error, None when it was not fal.ai that answered."""
         return self.body.get("detail") if isinstance(self.body, dict) else None
+
+    @property
+    def by_portal(self) -> bool:
+        """Whether a page came instead of an answer: from a network's log-in, a proxy, a firewall."""
+        return "html" in self.headers.get("Content-Type", "")
 
     @property
     def error_type(self) -> str:
@@ -72,7 +79,7 @@ class Queue:
         while True:
             try:
                 reply = await self._call("POST", url, headers, request.body(addresses).encode())
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            except UNSENT as error:
                 if attempt == SUBMIT_TRIES:
                     raise self._unreachable(error) from None
                 pause = float(attempt)
@@ -106,7 +113,7 @@ class Queue:
         body = json.dumps({"content_type": upload.content_type, "file_name": f"video{upload.suffix}"}).encode()
         try:
             reply = await self._call("POST", url, {"Content-Type": "application/json"}, body)
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        except UNSENT as error:
             raise self._unreachable(error) from None
         except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
             raise NotSentError("U", f"The video could not be uploaded ({type(error).__name__}). No job was sent.") from None
@@ -137,8 +144,9 @@ class Queue:
     async def _call(self, method: str, url: URL, headers: dict[str, str] | None = None, body: bytes | None = None) -> Reply:
         """Raises aiohttp.ClientError and asyncio.TimeoutError, ValueError for an answer that is too long."""
         sent = {"Authorization": f"Key {self._key.secret}", "User-Agent": USER_AGENT, "Accept": "application/json"} | (headers or {})
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=self._config.answer_seconds)
-        async with self._session.request(method, url, headers=sent, data=body, allow_redirects=False, timeout=limits) as response:
+        limits = aiohttp.ClientTimeout(total=None, connect=READY, sock_connect=CONNECT, sock_read=self._config.answer_seconds)
+        options = {"headers": sent, "data": body, "allow_redirects": False, "timeout": limits, "proxy": self._config.proxy(url)}
+        async with self._session.request(method, url, **options) as response:
             content = bytearray()
             async for part in response.content.iter_chunked(2**16):
                 content += part
@@ -209,6 +217,7 @@ def _rejected(detail: list) -> tuple[str, str]:
             return "C", (
                 "fal.ai's content check refused this prompt. Change the prompt; repeating it will not help. (fal may charge for refused jobs that already ran.)"
             )
-        place = ".".join(str(step) for step in item.get("loc", ()) if step != "body")
+        steps = item.get("loc")
+        place = ".".join(str(step) for step in steps if step != "body") if isinstance(steps, list) else "request"
         parts.append(f"{place}: {item.get('msg', '')}"[:200])
     return "V", f"fal.ai rejected the inputs: {'; '.join(parts)}."

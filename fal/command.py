@@ -47,6 +47,8 @@ def run(options: argparse.Namespace) -> Iterator[Path]:
     Raises one of ERRORS with one sentence after the other clips are done, KeyboardInterrupt when it was stopped and the jobs are cancelled.
     """
     clips = _clips(options)
+    if not options.prompts:
+        logger.info("Seed %d.", clips[0].request.arguments["seed"])
     settings = config.read(Path.home() / FOLDER)
     stopped = threading.Event()
     before = signal.signal(signal.SIGINT, lambda *_: stopped.set())
@@ -58,6 +60,8 @@ def run(options: argparse.Namespace) -> Iterator[Path]:
     for result in results:
         if isinstance(result, Interrupted):
             raise KeyboardInterrupt
+        if isinstance(result, FalError) and options.seed is None and not options.prompts:
+            raise ValueError(f"{result} To ask for the same clip again add --seed {clips[0].request.arguments['seed']}.") from result
         if isinstance(result, BaseException):
             raise result
 

@@ -38,7 +38,7 @@ class Config:
     """queue, storage: where requests and uploads go. folder: of key file, journal and results. max_jobs: paid jobs that one run may start.
 
     max_entries, max_bytes: of the results that are kept. media_hosts: the only ones to download from; any public one when empty.
-    behind_proxy: whether the system's proxy resolves names. keep_at_fal: whether fal.ai stores the request for 30 days, so that a lost job can be collected.
+    proxies: the system's, by scheme. keep_at_fal: whether fal.ai stores the request for 30 days, so that a lost job can be collected.
     answer_seconds: until an answer of the queue must be there.
     """
 
@@ -49,9 +49,16 @@ class Config:
     max_entries: int = 500
     max_bytes: int = 2 * 10**9
     media_hosts: frozenset[str] = frozenset()
-    behind_proxy: bool = False
+    proxies: Mapping[str, str] = field(default_factory=dict)
     keep_at_fal: bool = True
     answer_seconds: float = 60.0
+
+    def proxy(self, url: URL) -> str | None:
+        """The proxy to reach url by; none for a server of one's own and for what the system excludes."""
+        found = self.proxies.get(url.scheme)
+        if self.own_server or not found or urllib.request.proxy_bypass(url.host or ""):
+            return None
+        return found if "://" in found else f"http://{found}"
 
     @property
     def own_server(self) -> bool:
@@ -72,8 +79,7 @@ def read(folder: Path, environment: Mapping[str, str] = os.environ) -> Config:
     hosts = frozenset(host.strip().lower() for host in environment.get("ADT_FAL_MEDIA_HOSTS", "").split(",") if host.strip())
     own_folder = environment.get("ADT_FAL_FOLDER", "").strip()
     keep = environment.get("ADT_FAL_STORE_IO", "1").strip() != "0"
-    proxy = not own and bool({"https", "all"} & urllib.request.getproxies().keys())
-    return Config(Path(own_folder) if own_folder else folder, max_jobs=int(jobs), media_hosts=hosts, behind_proxy=proxy, keep_at_fal=keep, **servers)
+    return Config(Path(own_folder) if own_folder else folder, max_jobs=int(jobs), media_hosts=hosts, proxies=urllib.request.getproxies(), keep_at_fal=keep, **servers)
 
 
 def _own_server(text: str) -> URL:
@@ -121,7 +127,7 @@ def key(config: Config, environment: Mapping[str, str] = os.environ) -> Key:
 
 def _first_line(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").partition("\n")[0].strip()
+        return path.read_text(encoding="utf-8-sig").partition("\n")[0].strip()
     except (OSError, UnicodeDecodeError) as error:
         raise NotSentError("K2", f"The key file {path} cannot be read ({type(error).__name__}). Nothing was sent.") from None
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from ..video.decode import measure
+from ..video.decode import Limits, measure
 from ..video.errors import VideoError
 from .config import Config
-from .errors import MediaError
+from .errors import MediaError, one_line
 from .guard import allowed
 from .waiting import Patience
 
@@ -18,8 +18,8 @@ MAX_BYTES = 64 * 10**6
 CONNECT, IDLE, TOTAL = 10.0, 30.0, 180.0
 """Seconds: until a connection stands, without a byte, and all together."""
 TRIES, REDIRECTS, PART = 4, 3, 2**16
-MAX_SIDE, MAX_FRAMES, MAX_PIXELS = 4096, 256, 2048 * 2048 * 32
-"""Pixels of a side, frames, and pixels of all frames together: as float32 RGB these are 1.6 GB."""
+LIMITS = Limits(side=4096, frames=256, pixels=2048 * 2048 * 32, sound_seconds=120.0)
+"""As float32 RGB so many pixels are 1.6 GB."""
 FREE = "Run again to retry the download: it is not generated or billed again."
 
 
@@ -32,9 +32,9 @@ class _AgainError(Exception):
 
 
 class Downloader:
-    """Fetches files. session: makes one for public addresses, or for a server of one's own; see `session`."""
+    """Fetches files. session: makes one for public addresses, or for all; see `guard.session`."""
 
-    def __init__(self, session: Callable[[Config, bool], aiohttp.ClientSession], config: Config, patience: Patience):
+    def __init__(self, session: Callable[[bool], aiohttp.ClientSession], config: Config, patience: Patience):
         self._session, self._config, self._patience = session, config, patience
 
     async def fetch(self, url: str, path: Path, request_id: str, progress: Callable[[str], None]) -> None:
@@ -44,7 +44,7 @@ class Downloader:
                 await self._patience.during(asyncio.wait_for(self._follow(url, path, request_id, progress), TOTAL))
                 break
             except asyncio.TimeoutError:
-                raise MediaError("D1", f"The video was generated but could not be downloaded (more than {TOTAL:g} s). {FREE} URL: {url}", request_id) from None
+                raise MediaError("D1", f"The video was generated but could not be downloaded (more than {TOTAL:g} s). {FREE} URL: {one_line(url)}", request_id) from None
             except _AgainError as error:
                 if attempt == TRIES:
                     raise error.final from None
@@ -60,10 +60,10 @@ class Downloader:
                 raise _AgainError(MediaError("D2", "The download broke off; run again to retry (not billed again).", request_id)) from None
             except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
                 reason = type(error).__name__
-                raise _AgainError(MediaError("D1", f"The video was generated but could not be downloaded ({reason}). {FREE} URL: {url}", request_id)) from None
+                raise _AgainError(MediaError("D1", f"The video was generated but could not be downloaded ({reason}). {FREE} URL: {one_line(url)}", request_id)) from None
             if address is None:
                 return
-        raise MediaError("D4", f"fal.ai returned an address that leads on more than {REDIRECTS} times; not downloaded. URL: {url}", request_id)
+        raise MediaError("D4", f"fal.ai returned an address that leads on more than {REDIRECTS} times; not downloaded. URL: {one_line(url)}", request_id)
 
     async def _get(self, address: str, path: Path, url: str, request_id: str, progress: Callable[[str], None]) -> str | None:
         """Writes what is at address, or gives the address to which it leads on."""
@@ -71,20 +71,27 @@ class Downloader:
             target, public = allowed(address, self._config)
         except ValueError as error:
             raise MediaError("D4", f"fal.ai returned an address that is not allowed ({error}); not downloaded.", request_id) from None
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=IDLE)
-        options = {"allow_redirects": False, "timeout": limits, "headers": {"Accept-Encoding": "identity"}}
-        async with self._session(self._config, public) as session, session.get(target, **options) as response:
+        proxy = self._config.proxy(target)
+        limits = aiohttp.ClientTimeout(total=None, connect=IDLE, sock_connect=CONNECT, sock_read=IDLE)
+        options = {"allow_redirects": False, "timeout": limits, "headers": {"Accept-Encoding": "identity"}, "proxy": proxy}
+        async with self._session(public and proxy is None) as session, session.get(target, **options) as response:
             if response.status in (301, 302, 303, 307, 308):
-                return str(target.join(URL(response.headers.get("Location", ""))))
+                return self._led_on(target, response.headers.get("Location", ""), request_id)
             await self._save(response, path, url, request_id, progress)
         return None
 
+    def _led_on(self, target: URL, location: str, request_id: str) -> str:
+        try:
+            return str(target.join(URL(location)))
+        except ValueError:
+            raise MediaError("D4", "fal.ai returned an address that leads on to none; not downloaded.", request_id) from None
+
     async def _save(self, response: aiohttp.ClientResponse, path: Path, url: str, request_id: str, progress: Callable[[str], None]) -> None:
         if response.status != 200:
-            error = MediaError("D1", f"The video was generated but could not be downloaded (HTTP {response.status}). {FREE} URL: {url}", request_id)
+            error = MediaError("D1", f"The video was generated but could not be downloaded (HTTP {response.status}). {FREE} URL: {one_line(url)}", request_id)
             # a network of caches may not have it yet
             raise _AgainError(error) if response.status in (404, 408, 425, 429) or response.status >= 500 else error
-        too_big = MediaError("D3", f"The video is larger than {MAX_BYTES // 10**6} MB and was not downloaded. URL: {url}", request_id)
+        too_big = MediaError("D3", f"The video is larger than {MAX_BYTES // 10**6} MB and was not downloaded. URL: {one_line(url)}", request_id)
         if (response.content_length or 0) > MAX_BYTES:
             raise too_big
         done = 0
@@ -100,8 +107,8 @@ class Downloader:
 def check(path: Path, url: str, request_id: str) -> None:
     """Decodes the file once. Raises MediaError when it is no video, or larger than what the endpoint makes."""
     try:
-        found = measure(path, MAX_SIDE, MAX_FRAMES)
+        found = measure(path, LIMITS)
     except VideoError:
-        raise MediaError("D5", f"The downloaded file is not a readable video. {FREE} URL: {url}", request_id) from None
-    if max(found.width, found.height) > MAX_SIDE or found.frames > MAX_FRAMES or found.width * found.height * found.frames > MAX_PIXELS:
-        raise MediaError("D3", f"The video is larger than this endpoint's are ({found.width}x{found.height}, {found.frames} frames or more). URL: {url}", request_id)
+        raise MediaError("D5", f"The downloaded file is not a readable video. {FREE} URL: {one_line(url)}", request_id) from None
+    if found.over:
+        raise MediaError("D3", f"The video is larger than this endpoint's are ({found.over}). URL: {one_line(url)}", request_id)

@@ -46,4 +46,9 @@ def scrub(text: str, secret: str) -> str:
     for part in {secret, *secret.split(":")}:
         if len(part) >= 4:
             text = text.replace(part, "***")
+    return one_line(text)
+
+
+def one_line(text: str) -> str:
+    """text without line breaks and other control characters."""
     return re.sub(r"[\x00-\x1f\x7f\u2028\u2029]+", " ", text).strip()

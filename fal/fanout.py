@@ -1,7 +1,7 @@
 """How many paid jobs one run may start, and how many of them at once."""
 
 import asyncio
-import weakref
+import threading
 from dataclasses import dataclass, field
 
 from .config import Config
@@ -13,10 +13,11 @@ AT_ONCE = 2
 
 @dataclass
 class Fanout:
-    """The paid jobs of one run."""
+    """The paid jobs of one run. stopped: once the person has stopped the run; none of its other jobs may start then."""
 
     turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     started: int = 0
+    stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self, config: Config) -> None:
         """Counts one more; raises NotSentError when that is more than a run may start."""
@@ -26,11 +27,13 @@ class Fanout:
 
 
 class Fanouts:
-    """A Fanout for each event loop, as long as there is one: ComfyUI runs every queued prompt in a loop of its own."""
+    """The Fanout of the run that is going on; ComfyUI runs one queued prompt at a time."""
 
     def __init__(self) -> None:
-        self._of: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Fanout] = weakref.WeakKeyDictionary()
+        self._run, self._fanout = "", Fanout()
 
-    def current(self) -> Fanout:
-        """Of the run that this is called in."""
-        return self._of.setdefault(asyncio.get_running_loop(), Fanout())
+    def of(self, run: str) -> Fanout:
+        """Of the run of this name; the one before is forgotten."""
+        if run != self._run:
+            self._run, self._fanout = run, Fanout()
+        return self._fanout

@@ -42,11 +42,10 @@ def is_public(address: str) -> bool:
         return False
 
 
-def session(config: Config, public: bool) -> aiohttp.ClientSession:
-    """For videos: without cookies; with public, unable to reach what is not, unless a proxy decides that. Its owner closes it."""
-    resolver = PublicResolver() if public and not config.behind_proxy else None
-    connector = aiohttp.TCPConnector(resolver=resolver, force_close=True)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=not config.own_server)
+def session(public: bool) -> aiohttp.ClientSession:
+    """For files: without cookies and credentials, and content as it comes; with public, unable to reach what is not. Its owner closes it."""
+    connector = aiohttp.TCPConnector(resolver=PublicResolver() if public else None, force_close=True)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False)
 
 
 def allowed(address: str, config: Config) -> tuple[URL, bool]:

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
 
 from . import download, guard, upload
-from .client import AMBIGUOUS, REQUEST_ID, Queue, Reply
+from .client import AMBIGUOUS, Queue, Reply
 from .config import Config, Key
 from .errors import AmbiguousError, FalError, GoneError, Interrupted, JobError, LostContactError, MediaError, NotSentError
 from .journal import CANCELLED, COMPLETED, FAILED, STORED, SUBMITTED, SUBMITTING, Entry, Journal, State
@@ -43,10 +43,10 @@ class Found:
     cached: bool
 
 
-def api_session(config: Config) -> aiohttp.ClientSession:
-    """For the queue: without cookies, and a connection for each request, so that none is sent on one that has died. Its owner closes it."""
+def api_session() -> aiohttp.ClientSession:
+    """For the queue: without cookies and credentials of its own, and a connection for each request, so that none is sent on one that has died. Its owner closes it."""
     connector = aiohttp.TCPConnector(force_close=True)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=not config.own_server)
+    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Runner:
                 entry.touch()
                 self.report(Progress("From cache, no charge"))
                 return Found(entry.video, state.seed, state.url, state.request_id, True)
-            async with api_session(self.config) as session:
+            async with api_session() as session:
                 queue = Queue(session, self.config, self.key(), patience)
                 state = await _Job(self, request, options, entry, queue, patience).stored(state)
         journal.evict()
@@ -132,7 +132,11 @@ class _Job:
         except (Interrupted, asyncio.CancelledError):
             await self._learn_and_cancel(sending, state)
             raise
-        return self.entry.write(state, state=SUBMITTED, request_id=request_id)
+        try:
+            return self.entry.write(state, state=SUBMITTED, request_id=request_id)
+        except NotSentError as error:
+            sure = "it was cancelled" if await self.watch.cancel(request_id) else "fal.ai did not confirm that it is cancelled"
+            raise AmbiguousError("J", f"The job was sent and cannot be recorded here, so {sure}. {error}", request_id) from None
 
     async def _uploaded(self) -> dict[str, str]:
         addresses = {}
@@ -149,7 +153,7 @@ class _Job:
             logger.warning("The run was stopped while the job was being sent, and fal.ai did not answer; it may have started (and billed) it.")
             return
         try:
-            state = self.entry.write(state, state=SUBMITTED, request_id=sending.result())
+            request_id = sending.result()
         except NotSentError as error:
             self.entry.write(state, state=FAILED, code=error.code)
         except Interrupted:  # between two tries, of which none has arrived
@@ -157,7 +161,7 @@ class _Job:
         except FalError as error:
             logger.warning("%s", error)
         else:
-            await self._cancel(state)
+            await self._cancel(replace(state, state=SUBMITTED, request_id=request_id))
 
     async def _collected(self, state: State) -> State:
         if state.state == SUBMITTED:
@@ -167,7 +171,7 @@ class _Job:
     async def _completed(self, state: State) -> State:
         try:
             return self._read(state, await self.watch.result(state.request_id, self.options.minutes))
-        except (LostContactError, NotSentError, GoneError):
+        except (LostContactError, GoneError):
             raise  # the next run asks again
         except JobError as error:
             self.entry.write(state, state=FAILED, code=error.code)
@@ -182,11 +186,10 @@ class _Job:
     def _read(self, state: State, reply: Reply) -> State:
         if reply.status >= 400:
             raise self.queue.failure(reply, state.request_id, JobError)
-        body = reply.body if isinstance(reply.body, dict) else {}
-        video, seed = body.get("video"), body.get("seed")
-        url = video.get("url") if isinstance(video, dict) else None
-        if not isinstance(url, str) or len(url) > 4096:
+        url = _address(reply)
+        if url is None:
             raise JobError("M1", "fal.ai finished without a video (unexpected answer).", state.request_id)
+        seed = reply.body.get("seed")
         seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else self.request.arguments.get("seed", 0)
         return self.entry.write(state, state=COMPLETED, url=url, seed=seed)
 
@@ -201,20 +204,34 @@ class _Job:
             try:
                 await downloader.fetch(state.url, path, state.request_id, say)
             except MediaError as error:
-                if error.code != "D1" or not REQUEST_ID.fullmatch(state.request_id):
+                url = await self._asked_again(state) if error.code == "D1" else None
+                if url is None:
                     raise
-                state = await self._completed(state)  # the file may have another address by now, or fal.ai says that it is gone
-                await downloader.fetch(state.url, path, state.request_id, say)
+                await downloader.fetch(url, path, state.request_id, say)
             return await asyncio.to_thread(self.entry.store, state, path)
         finally:
             path.unlink(missing_ok=True)
 
+    async def _asked_again(self, state: State) -> str | None:
+        """The address that fal.ai gives by now; a job that was finished stays finished, whatever is said. Raises GoneError when fal.ai has deleted it."""
+        try:
+            return _address(await self.watch.result(state.request_id, self.options.minutes))
+        except (LostContactError, TookTooLongError):
+            return None
+
     async def _cancel(self, state: State) -> bool:
         """Whether fal.ai confirmed; what it did not confirm the next run collects."""
         confirmed = await self.watch.cancel(state.request_id)
+        self.entry.write(state, state=CANCELLED if confirmed else SUBMITTED)
         if confirmed:
-            self.entry.write(state, state=CANCELLED)
             logger.info("Cancelled at fal.ai [request %s].", state.request_id)
         else:
             logger.warning("fal.ai did not confirm that the job was cancelled; it may still be billed, and the same inputs collect it [request %s].", state.request_id)
         return confirmed
+
+
+def _address(reply: Reply) -> str | None:
+    """Of the video in a result."""
+    video = reply.body.get("video") if reply.status < 400 and isinstance(reply.body, dict) else None
+    url = video.get("url") if isinstance(video, dict) else None
+    return url if isinstance(url, str) and len(url) <= 4096 else None

@@ -1,6 +1,7 @@
 """What was asked of fal.ai and what became of it, on disk before and after every step, so that nothing is paid for twice."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from .config import Config
 from .errors import NotSentError
 
 NONE, SUBMITTING, SUBMITTED, COMPLETED, STORED, FAILED, CANCELLED = "none", "submitting", "submitted", "completed", "stored", "failed", "cancelled"
+STATES = {SUBMITTING, SUBMITTED, COMPLETED, STORED, FAILED, CANCELLED}
 EVICTABLE = {STORED, FAILED, CANCELLED}
 """States of jobs that cost nothing any more: whatever else a person has, these may go when the results grow too many."""
 
@@ -53,7 +55,10 @@ class Entry:
         """The last state, without a look at the video. Raises NotSentError when it cannot be read."""
         try:
             values = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
-            return State(**{each.name: values[each.name] for each in fields(State) if each.name in values})
+            state = State(**{each.name: values[each.name] for each in fields(State) if each.name in values})
+            if state.state not in STATES:
+                raise ValueError(state.state)
+            return state
         except FileNotFoundError:
             return State()
         except (OSError, ValueError, TypeError) as error:
@@ -84,9 +89,12 @@ class Entry:
             os.utime(self.folder / "state.json")
 
     def store(self, state: State, video: Path) -> State:
-        """Takes the downloaded file as the result."""
+        """Takes the downloaded file as the result. Raises NotSentError when the disk does not take it."""
         content = video.read_bytes()
-        _replace(self.video, content)
+        try:
+            _replace(self.video, content)
+        except OSError as error:
+            raise NotSentError("J", f"Cannot write {self.video} ({error.strerror or type(error).__name__}); the video is kept at fal.ai, run again to fetch it.") from None
         return self.write(state, state=STORED, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
 
@@ -103,24 +111,25 @@ class Journal:
         try:
             _make_private(self.folder)
             file = (self.folder / f"{key}.lock").open("a+b")
+            locked = _lock(file)
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise NotSentError("J", f"Cannot write {self.folder} ({reason}); remote jobs are not sent without a record of them.") from None
         with file:
-            yield Entry(self.folder / key) if _lock(file) else None
+            yield Entry(self.folder / key) if locked else None
 
     def evict(self) -> None:
         """Removes the results that were longest not used, beyond the limits; what may still cost money stays."""
         found = []
         for state in self.folder.glob("*/state.json"):
-            files = [path.stat() for path in state.parent.iterdir()]
-            found.append((state.stat().st_mtime, sum(stat.st_size for stat in files), state.parent.name))
+            with contextlib.suppress(OSError):  # another run's file that has just gone
+                found.append((state.stat().st_mtime, sum(path.stat().st_size for path in state.parent.iterdir()), state.parent.name))
         size = 0
         for number, (_, size_of_one, key) in enumerate(sorted(found, reverse=True)):
             size += size_of_one
             if number < self.config.max_entries and size <= self.config.max_bytes:
                 continue
-            with self.entry(key) as entry, contextlib.suppress(NotSentError):
+            with contextlib.suppress(NotSentError), self.entry(key) as entry:
                 if entry is not None and entry.written().state in EVICTABLE:
                     shutil.rmtree(entry.folder, ignore_errors=True)
 
@@ -137,13 +146,28 @@ def _replace(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        _exchange(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def _exchange(partial: Path, path: Path, tries: int = 10) -> None:
+    for left in reversed(range(tries)):
+        try:
+            os.replace(partial, path)
+        except PermissionError:  # on Windows, while another program such as a virus scanner reads it
+            if not left:
+                raise
+            time.sleep(0.05)
+        else:
+            return
+
+
+BUSY = {errno.EAGAIN, errno.EACCES, errno.EDEADLK}
+
+
 def _lock(file) -> bool:
-    """Whether file could be locked at once; until it is closed."""
+    """Whether file could be locked at once; until it is closed. Raises OSError where files cannot be locked at all."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -154,6 +178,9 @@ def _lock(file) -> bool:
             import fcntl
 
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in BUSY:
+            file.close()
+            raise
         return False
     return True

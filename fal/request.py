@@ -110,7 +110,7 @@ def _common(prompt: str, negative_prompt: str, steps: int, guidance: float, seed
 
 
 def _within(name: str, value: float, number: schema.Number) -> None:
-    if isinstance(number.minimum, int) and value != int(value):
+    if isinstance(number.minimum, int) and math.isfinite(value) and value != int(value):
         raise NotSentError("X", f"{name} must be a whole number (got {value:g}). Nothing was sent.")
     if not (math.isfinite(value) and number.minimum <= value <= number.maximum):
         raise NotSentError("X", f"{name} must be {number.minimum:g}-{number.maximum:.10g} (got {value:.10g}). Nothing was sent.")

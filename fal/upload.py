@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import aiohttp
+from yarl import URL
 
 from ..video.encode import encode
 from .client import Queue
@@ -28,7 +29,7 @@ def from_frames(frames: Iterable, fps: float | Fraction) -> Upload:
         return Upload(encode(frames, Path(folder) / "video.mp4", fps, "mp4", QUALITY).path.read_bytes(), "video/mp4", ".mp4")
 
 
-async def put(upload: Upload, queue: Queue, session: Callable[[Config, bool], aiohttp.ClientSession], config: Config, patience: Patience) -> str:
+async def put(upload: Upload, queue: Queue, session: Callable[[bool], aiohttp.ClientSession], config: Config, patience: Patience) -> str:
     """Uploads a file and gives its address. The key goes to fal.ai's storage host alone, not to where the file goes.
 
     Raises NotSentError, as no job was sent yet, and Interrupted.
@@ -40,7 +41,8 @@ async def put(upload: Upload, queue: Queue, session: Callable[[Config, bool], ai
     except ValueError as error:
         raise NotSentError("U", f"fal.ai returned an address that is not allowed ({error}); nothing was uploaded.") from None
     try:
-        status = await patience.during(asyncio.wait_for(_put(upload, url, session(config, public)), TOTAL))
+        proxy = config.proxy(url)
+        status = await patience.during(asyncio.wait_for(_put(upload, url, session(public and proxy is None), proxy), TOTAL))
     except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
         raise NotSentError("U", f"The video could not be uploaded ({type(error).__name__}). No job was sent; run again.") from None
     if not 200 <= status < 300:
@@ -48,7 +50,8 @@ async def put(upload: Upload, queue: Queue, session: Callable[[Config, bool], ai
     return address
 
 
-async def _put(upload: Upload, url: object, session: aiohttp.ClientSession) -> int:
-    limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=IDLE)
-    async with session, session.put(url, data=upload.content, headers={"Content-Type": upload.content_type}, allow_redirects=False, timeout=limits) as response:
+async def _put(upload: Upload, url: URL, session: aiohttp.ClientSession, proxy: str | None) -> int:
+    limits = aiohttp.ClientTimeout(total=None, connect=IDLE, sock_connect=CONNECT, sock_read=IDLE)
+    options = {"headers": {"Content-Type": upload.content_type}, "allow_redirects": False, "timeout": limits, "proxy": proxy}
+    async with session, session.put(url, data=upload.content, **options) as response:
         return response.status

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from .client import Queue, Reply
-from .errors import GoneError, LostContactError, NotSentError
+from .errors import GoneError, LostContactError
 from .request import FalRequest
 from .waiting import Patience
 
@@ -16,6 +16,8 @@ PACE = ((5.0, 0.5), (30.0, 1.0), (120.0, 2.0), (float("inf"), 5.0))
 """Until so many seconds after the start, a look at the job every so many."""
 SILENCE = 120.0
 """Seconds without an answer after which a job is left to be collected later."""
+UNANSWERED = (aiohttp.ClientError, asyncio.TimeoutError, ValueError, RuntimeError)
+"""What a call may end with instead of an answer; the last where the program is just ending."""
 CANCEL_SECONDS, CANCEL_TRIES = 5.0, 3
 LOG_LINES, LOG_LENGTH = 200, 300
 GONE = (
@@ -49,7 +51,7 @@ class Watch:
     async def result(self, request_id: str, minutes: float) -> Reply:
         """The answer of the finished job, be it a video or a failure.
 
-        Raises TookTooLongError, LostContactError when nobody answers, NotSentError when the key is refused, GoneError when fal.ai knows the job no more.
+        Raises TookTooLongError, LostContactError when nobody answers or the key is refused, GoneError when fal.ai knows the job no more.
         """
         started = answered = self.patience.clock.now()
         finished = False
@@ -75,13 +77,13 @@ class Watch:
         ask = self.queue.result if finished else self.queue.status
         try:
             reply = await self.patience.during(ask(self.request, request_id))
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError):
+        except UNANSWERED:
             return None
         by_fal = reply.detail is not None if finished else False
-        if reply.status in (408, 429) or (reply.status >= 500 and not by_fal) or (reply.body is None and reply.status < 400):
+        if reply.body is None or reply.status in (408, 429) or (reply.status >= 500 and not by_fal):
             return None
         if reply.status in (401, 403):
-            raise self.queue.failure(reply, request_id, NotSentError)
+            raise LostContactError("K3", "fal.ai refuses the key while the job is there. The job is kept; run the same inputs again with its key to collect it.", request_id)
         if reply.status in (404, 410):
             raise GoneError("L", GONE, request_id)
         return reply
@@ -120,9 +122,9 @@ class Watch:
         for _ in range(CANCEL_TRIES):
             try:
                 reply = await self.queue.cancel(self.request, request_id)
-            except (aiohttp.ClientError, asyncio.TimeoutError, ValueError):
+            except UNANSWERED:
                 await asyncio.sleep(0.2)
                 continue
             if reply.status < 500:
-                return reply.status in (200, 202, 404)
+                return reply.status in (200, 202, 404) and not reply.by_portal
         return False

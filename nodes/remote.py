@@ -71,7 +71,7 @@ class FalTextToVideo(io.ComfyNode):
     @classmethod
     async def execute(cls, timeout_minutes: int, if_lost: str, **inputs) -> io.NodeOutput:
         found = await _host.run_at_fal(text_to_video(**inputs), Options(timeout_minutes, if_lost == AGAIN))
-        images, video = await _host.opened(found.path)
+        images, video = await _host.opened(found)
         if len(images) != inputs["num_frames"]:
             logger.warning("fal.ai made %d frames where %d were asked for.", len(images), inputs["num_frames"])
         return io.NodeOutput(images, video, found.seed, found.url, found.request_id)
@@ -102,7 +102,7 @@ class FalVideoToVideo(io.ComfyNode):
     async def execute(cls, video, timeout_minutes: int, if_lost: str, **inputs) -> io.NodeOutput:
         upload = await asyncio.to_thread(_upload, video, inputs["first_n_seconds"])
         found = await _host.run_at_fal(video_to_video(**inputs, video=upload), Options(timeout_minutes, if_lost == AGAIN))
-        images, result = await _host.opened(found.path)
+        images, result = await _host.opened(found)
         return io.NodeOutput(images, result, found.seed, found.url, found.request_id)
 
 

@@ -1,5 +1,6 @@
 """Files to frames: the right frames at the right moments, in the right colours, with their sound; broken files are one sentence."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from animatediff_turbo.video.decode import Measure, decode, measure
+from animatediff_turbo.video.decode import Limits, Measure, decode, measure
 from animatediff_turbo.video.encode import encode
 from animatediff_turbo.video.errors import VideoError
 
@@ -146,11 +147,25 @@ def test_arguments_out_of_range_are_named(file, options):
         decode(file, **options)
 
 
+LIMITS = Limits(4096, 256, 10**9, 60.0)
+
+
 def test_a_measure_is_what_was_written_and_stops_at_its_limits(tmp_path):
-    path = encode(torch.rand(20, 48, 64, 3), tmp_path / "a.mp4", 8, "mp4").path
-    assert measure(path, 4096, 256) == Measure(64, 48, 20)
-    assert measure(path, 4096, 5) == Measure(64, 48, 6)
-    assert measure(path, 60, 256) == Measure(64, 48, 0)
+    sound = {"waveform": torch.zeros(1, 1, 48_000 * 2), "sample_rate": 48_000}
+    path = encode(torch.rand(20, 48, 64, 3), tmp_path / "a.mp4", 8, "mp4", audio=sound).path
+    assert measure(path, LIMITS) == Measure(64, 48, 20)
+    assert measure(path, replace(LIMITS, frames=5)) == Measure(64, 48, 6, "64x48 pixels, 6 frames or more")
+    assert measure(path, replace(LIMITS, pixels=64 * 48 * 3)) == Measure(64, 48, 4, "64x48 pixels, 4 frames or more")
+    assert measure(path, replace(LIMITS, side=60)) == Measure(64, 48, 0, "64x48 pixels")
+    assert measure(path, replace(LIMITS, sound_seconds=1.0)).over == "more than 1 seconds of sound"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(VideoError, match=r"a\.mp4 (could not be read|holds no pictures)"):
-        measure(path, 4096, 256)
+        measure(path, LIMITS)
+
+
+def test_metadata_that_is_no_text_is_no_reason_to_fail(tmp_path):
+    path = encode(levels(2), tmp_path / "a.mp4", 8, "mp4", metadata={"workflow": {"a": "XXXXXXXX"}}).path
+    content = path.read_bytes()
+    assert b"XXXXXXXX" in content
+    path.write_bytes(content.replace(b"XXXXXXXX", b"\xff" * 8))
+    assert len(decode(path).frames) == 2

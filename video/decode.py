@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -64,38 +64,71 @@ def decode(path: str | Path, fps: float = 0.0, skip_seconds: float = 0.0, first_
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a file may hold: pixels of a side, frames, pixels of all frames together, seconds of sound."""
+
+    side: int
+    frames: int
+    pixels: int
+    sound_seconds: float
+
+
+@dataclass(frozen=True)
 class Measure:
-    """What a file holds: pixels across and down, and frames."""
+    """What a file holds: pixels across and down, and frames. over: which limit it breaks, in words; where it does, the rest was not decoded."""
 
     width: int
     height: int
     frames: int
+    over: str = ""
 
 
-def measure(path: str | Path, max_side: int, max_frames: int) -> Measure:
-    """Decodes a whole file and keeps nothing; one that says that it is larger than max_side pixels is not decoded, and no more than max_frames + 1 are.
+def measure(path: str | Path, limits: Limits) -> Measure:
+    """Decodes a whole file, pictures and sound, and keeps nothing; stops at the first limit that is broken.
 
     Raises VideoError when it is missing, broken or no video.
     """
     path = Path(path)
     with _opened(path) as container:
-        context, frames = container.streams.video[0].codec_context, 0
-        size = context.width, context.height
-        pictures = container.decode(video=0) if max(size) <= max_side else ()
-        for frame in pictures:
-            frames, size = frames + 1, (frame.width, frame.height)
-            if max(size) > max_side or frames > max_frames:
-                break
-        if not frames and max(size) <= max_side:
+        found = _measured(container, limits)
+        if not (found.frames or found.over):
             raise VideoError(f"{path} holds no pictures; choose a video.")
+    if found.over:
+        return found
+    with _opened(path) as container:
+        long = bool(container.streams.audio) and _is_longer(container, limits.sound_seconds)
+    return replace(found, over=f"more than {limits.sound_seconds:g} seconds of sound") if long else found
+
+
+def _measured(container: InputContainer, limits: Limits) -> Measure:
+    context = container.streams.video[0].codec_context
+    size, frames = (context.width, context.height), 0
+    if max(size) > limits.side:
+        return Measure(*size, frames, f"{size[0]}x{size[1]} pixels")
+    for frame in container.decode(video=0):
+        frames += 1
+        if frames > 1 and size != (frame.width, frame.height):
+            return Measure(*size, frames, "frames of different sizes")
+        size = frame.width, frame.height
+        if max(size) > limits.side or frames > limits.frames or size[0] * size[1] * frames > limits.pixels:
+            return Measure(*size, frames, f"{size[0]}x{size[1]} pixels, {frames} frames or more")
     return Measure(*size, frames)
+
+
+def _is_longer(container: InputContainer, seconds: float) -> bool:
+    heard = 0.0
+    for frame in container.decode(audio=0):
+        heard += frame.samples / frame.sample_rate
+        if heard > seconds:
+            return True
+    return False
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
     if not path.is_file():
         raise VideoError(f"There is no video at {path}; choose another file.")
-    with explain_reading(path), av.open(str(path)) as container:
+    with explain_reading(path), av.open(str(path), metadata_errors="replace") as container:
         if not container.streams.video:
             raise VideoError(f"{path} holds no pictures; choose a video.")
         container.streams.video[0].thread_type = "AUTO"
@@ -173,7 +206,7 @@ def _floats(pictures: list[np.ndarray]) -> Tensor:
 
 def _sound(path: Path, start: float, seconds: Fraction) -> dict[str, object] | None:
     """ComfyUI's AUDIO from start on, at most so long; None when there is none."""
-    with explain_reading(path), av.open(str(path)) as container:
+    with explain_reading(path), av.open(str(path), metadata_errors="replace") as container:
         if not container.streams.audio:
             return None
         stream = container.streams.audio[0]

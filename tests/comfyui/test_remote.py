@@ -151,6 +151,26 @@ def test_an_interrupt_cancels_the_job_and_is_an_interruption(fal, remote):
     assert [job.cancelled for job in fal.jobs.values()] == [True]
 
 
+def test_an_interrupt_of_a_list_starts_no_further_job(fal, remote):
+    fal.reset(running=10**6)
+    prompt = graph(seed=["40", 0]) | {"40": node("Testing_Numbers", first=200, count=6)}
+
+    def during(kind, data):
+        if kind == "progress" and data["node"] == "10":
+            remote.post("/interrupt", {})
+
+    run = remote.run(prompt, during=during)
+    assert run.of("execution_interrupted") and not run.error
+    assert fal.posts == 2 and all(job.cancelled for job in fal.jobs.values())
+
+
+def test_a_list_of_seeds_is_a_list_of_clips(fal, remote):
+    fal.reset()
+    prompt = graph(seed=["40", 0]) | {"40": node("Testing_Numbers", first=300, count=3)}
+    run = remote.run(prompt)
+    assert not run.error and fal.posts == 3 and sorted(job.arguments["seed"] for job in fal.jobs.values()) == [300, 301, 302]
+
+
 @pytest.mark.parametrize(("hold", "seen"), [(1.0, "POST"), (0.0, "GET")], ids=["while it is being sent", "while it runs"])
 def test_another_nodes_failure_cancels_the_job(fal, remote, tmp_path, hold, seen):
     fal.reset(running=10**6, hold_submit=hold)

@@ -25,7 +25,7 @@ class Job:
 class Behaviour:
     """What the server does. Lists hold the answers to the first requests in turn: a status with a body, or one of the names in `FalServer._odd`.
 
-    queued, running: how many looks a job is in that state. video: content of the file. result: the answer to the result, None for a right one.
+    queued, running: how many looks a job is in that state. video: content of the file. headers: of the file.
     """
 
     submit: list = field(default_factory=list)
@@ -41,6 +41,7 @@ class Behaviour:
     url: str = ""
     foreign: str = ""
     hold_submit: float = 0.0
+    headers: dict = field(default_factory=dict)
 
 
 class FalServer:
@@ -96,7 +97,7 @@ class FalServer:
         self.requests.append((request.method, request.path, dict(request.headers)))
         parts = request.path.strip("/").split("/")
         if parts[0] == "files":
-            return await self._odd(self.does.media, request) or web.Response(body=self.does.video, content_type="video/mp4")
+            return await self._odd(self.does.media, request) or web.Response(body=self.does.video, content_type="video/mp4", headers=self.does.headers)
         if parts[0] == "storage":
             return await self._odd(self.does.storage, request) or self._storage(json.loads(await request.text()))
         if parts[0] == "put":

@@ -81,6 +81,7 @@ def test_more_jobs_than_allowed_are_not_sent(at_fal, tmp_path, capsys):
         (["a", "--device", "cpu"], "--device is for clips"),
         (["a", "--num-frames", "33"], "num_frames must be 1-32"),
         (["a", "--fps", "8.5"], "fps must be a whole number"),
+        (["a", "--fps", "inf"], "fps must be 1-16"),
         (["a", "--strength", "0.5"], "--strength is for a video"),
         (["a", "--video", "nowhere.mp4"], "There is no video at nowhere.mp4"),
         ([" "], "The prompt is empty"),
@@ -96,6 +97,13 @@ def test_a_bad_line_is_named_before_anything_is_sent(at_fal, tmp_path, capsys):
     (tmp_path / "list.jsonl").write_text('{"prompt": "a"}\n{"prompt": "b", "num_frames": 99}')
     assert main(["--remote", "--prompts", "list.jsonl"]) == 1
     assert "line 2: " in capsys.readouterr().err and not at_fal.requests
+
+
+def test_an_error_names_the_seed_that_nobody_chose(at_fal, capsys):
+    at_fal.reset(submit=["drop"])
+    assert main(["a boat", "--remote", "--quiet"]) == 1
+    (job,) = at_fal.jobs.values()
+    assert f"To ask for the same clip again add --seed {job.arguments['seed']}." in capsys.readouterr().err
 
 
 def test_without_a_key_it_says_where_to_get_one(at_fal, monkeypatch, capsys):

@@ -83,3 +83,15 @@ def test_a_key_file_that_others_can_read_is_warned_of(tmp_path, caplog, mode, op
 def test_scrub_leaves_no_part_of_the_key():
     text = errors.scrub(f"Illegal header value b'Key {GOOD}\\n' and secret-0123456789\nnext\u2028line", GOOD)
     assert "secret-0123456789" not in text and "0123abcd-key" not in text and "\n" not in text and "\u2028" not in text
+
+
+def test_the_systems_proxy_is_used_for_fal_and_not_for_a_server_of_ones_own(tmp_path, monkeypatch):
+    for name in ("https_proxy", "http_proxy", "no_proxy", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    queue = URL("https://queue.fal.run/x")
+    assert config.read(tmp_path, {}).proxy(queue) is None
+    monkeypatch.setenv("https_proxy", "http://10.0.0.9:3128")
+    assert config.read(tmp_path, {}).proxy(queue) == "http://10.0.0.9:3128"
+    assert config.read(tmp_path, {"ADT_FAL_QUEUE_URL": "https://turbo.example.com"}).proxy(URL("https://turbo.example.com")) is None
+    monkeypatch.setenv("no_proxy", "fal.run")
+    assert config.read(tmp_path, {}).proxy(queue) is None

@@ -1,8 +1,10 @@
 """What a server may give in place of a video: one sentence each, bounded memory, nothing half-written."""
 
 import asyncio
+import gzip
 import tracemalloc
 from dataclasses import replace
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -63,7 +65,7 @@ def many_frames(path, count, side=16):
 def test_ten_thousand_frames_are_refused_before_they_are_in_memory(server, settings, tmp_path):
     server.reset(video=many_frames(tmp_path / "long.mp4", 10_000))
     error = refused(settings)
-    assert error.code == "D3" and "larger than this endpoint's are (16x16, 257 frames or more)" in str(error)
+    assert error.code == "D3" and "larger than this endpoint's are (16x16 pixels, 257 frames or more)" in str(error)
 
 
 def test_a_picture_of_64k_pixels_is_refused_before_it_is_decoded(server, settings, tmp_path):
@@ -72,15 +74,15 @@ def test_a_picture_of_64k_pixels_is_refused_before_it_is_decoded(server, setting
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((16, 65_520), np.uint8), "gray")))
         container.mux(stream.encode(None))
     server.reset(video=(tmp_path / "wide.mkv").read_bytes())
-    assert "larger than this endpoint's are (65520x16, 0 frames or more)" in str(refused(settings))
+    assert "larger than this endpoint's are (65520x16 pixels)" in str(refused(settings))
 
 
 def test_a_file_wider_than_the_limit_is_not_decoded(tmp_path):
     path = tmp_path / "wide.webm"
     encode(torch.zeros(1, 64, 4112, 3), path, 8, "webm")
-    found = decode.measure(path, download.MAX_SIDE, download.MAX_FRAMES)
+    found = decode.measure(path, download.LIMITS)
     assert (found.width, found.frames) == (4112, 0)
-    with pytest.raises(errors.MediaError, match="4112x64"):
+    with pytest.raises(errors.MediaError, match="4112x64 pixels"):
         download.check(path, "u", "request-1")
 
 
@@ -105,6 +107,31 @@ def test_a_redirect_to_a_private_address_is_refused(server, settings):
     server.reset(media=[(302, "x", {"Location": "/files/again.mp4"})] * 9)
     with pytest.raises(errors.MediaError, match="leads on more than 3 times"):
         run(settings, asked(seed=6))
+    for number, location in enumerate(("https://[", "http://127.0.0.1:99999/")):
+        server.reset(media=[(302, "x", {"Location": location})])
+        with pytest.raises(errors.MediaError, match="leads on to none|not allowed"):
+            run(settings, asked(seed=10 + number))
+
+
+def test_a_body_that_grows_when_it_is_unpacked_is_not_unpacked(server, settings, video):
+    server.reset(video=gzip.compress(bytes(80 * 10**6)))
+    server.does.headers = {"Content-Encoding": "gzip"}
+    assert refused(settings).code == "D5"
+
+
+def test_frames_of_different_sizes_are_refused(server, settings, tmp_path):
+    """A small last frame would hide how large the others are."""
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=8, width=64, height=64, pix_fmt="yuvj420p")
+        for side in (64, 32):
+            encoder = av.CodecContext.create("mjpeg", "w")
+            encoder.width = encoder.height = side
+            encoder.pix_fmt, encoder.time_base = "yuvj420p", Fraction(1, 8)
+            for packet in encoder.encode(av.VideoFrame.from_ndarray(np.zeros((side, side, 3), np.uint8)).reformat(format="yuvj420p")):
+                packet.stream, packet.pts, packet.dts = stream, 64 - side, 64 - side
+                container.mux(packet)
+    server.reset(video=(tmp_path / "a.mkv").read_bytes())
+    assert "frames of different sizes" in str(refused(settings))
 
 
 def test_a_name_of_a_private_address_is_not_connected_to():

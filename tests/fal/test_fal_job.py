@@ -253,3 +253,61 @@ def test_the_oldest_results_go_when_there_are_too_many_and_unfinished_jobs_stay(
     run(few, asked(seed=5))
     states = {seed: state_of(few, asked(seed=seed)).state for seed in range(1, 6)}
     assert states[1] == journal.SUBMITTING and states[5] == journal.STORED and states[2] == journal.NONE
+
+
+@pytest.mark.parametrize("answer", [(400, "<html>proxy</html>"), (451, "<html>firewall</html>"), (404, "<html>portal</html>"), (403, "<html>log in</html>")], ids=str)
+def test_a_page_in_place_of_an_answer_never_ends_a_paid_job(server, settings, answer):
+    server.reset(status=[answer], results=[answer])
+    assert run(settings).seed == 5 and server.posts == 1 and server.count("PUT") == 0
+
+
+def test_a_refused_key_keeps_the_job(server, settings):
+    server.reset(status=[(401, {"detail": "No user found"})])
+    with pytest.raises(errors.LostContactError, match="The job is kept; run the same inputs again with its key"):
+        run(settings)
+    assert run(settings).seed == 5 and server.posts == 1
+
+
+@pytest.mark.parametrize("answer", [(500, {"detail": "x", "error_type": "internal_error"}), (422, {"detail": "x"}), (200, {"seed": 1})], ids=str)
+def test_a_finished_job_stays_finished_whatever_is_said_of_it_later(server, settings, answer):
+    server.reset(media=[(404, "x")] * 4, results=["right", answer])
+    with pytest.raises(errors.MediaError, match="could not be downloaded"):
+        run(settings)
+    assert state_of(settings).state == journal.COMPLETED
+    assert run(settings).seed == 5 and server.posts == 1
+
+
+def test_a_page_is_no_confirmation_of_a_cancel(server, settings):
+    server.reset(running=10**6, cancel=[(200, "<html>log in</html>")])
+    with pytest.raises(errors.JobError, match="did not confirm"):
+        run(settings, options=job.Options(minutes=1))
+    assert state_of(settings).state == journal.SUBMITTED
+
+
+def test_a_disk_that_is_full_after_the_job_was_sent_cancels_it(server, settings):
+    folder = settings.folder / "fal" / asked().key(settings)
+
+    def full(progress):
+        if progress.text == "Sending":  # from here on its state cannot be replaced: a folder is in its place
+            (folder / "state.json").unlink()
+            (folder / "state.json").mkdir()
+
+    with pytest.raises(errors.AmbiguousError, match=r"cannot be recorded here, so it was cancelled\. .*\[request request-"):
+        run(settings, report=full)
+    assert [each.cancelled for each in server.jobs.values()] == [True]
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"state": "none"}', '{"state": "unheard of"}', "", "null"])
+def test_a_state_that_is_none_stops_the_job(server, settings, text):
+    folder = settings.folder / "fal" / asked().key(settings)
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text(text)
+    with pytest.raises(errors.NotSentError, match="Remove the file to start anew"):
+        run(settings)
+    assert server.posts == 0
+
+
+def test_an_odd_422_is_one_sentence(server, settings):
+    server.reset(submit=[(422, {"detail": [{"loc": None, "msg": "odd"}, "text", {"msg": None}]})])
+    with pytest.raises(errors.NotSentError, match="rejected the inputs: request: odd"):
+        run(settings)

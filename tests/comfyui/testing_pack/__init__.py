@@ -212,6 +212,16 @@ class Compile:
         return (clone,)
 
 
+class Numbers:
+    """A list of whole numbers, each of which ComfyUI gives to the next node by itself."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"first": ("INT", {}), "count": ("INT", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_IS_LIST = ("INT",), "count", "testing", (True,)
+
+    def count(self, first, count):
+        return (list(range(first, first + count)),)
+
+
 class Fail:
     """Fails as soon as a file is there."""
 
@@ -236,5 +246,5 @@ class SaveFrames:
         return {"ui": {"shape": list(images.shape)}}
 
 
-NODES = (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures, Compile, Fail)
+NODES = (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures, Compile, Fail, Numbers)
 NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in NODES}
