@@ -90,6 +90,10 @@ class FalServer:
         self.port = runner.addresses[0][1]
         started.set()
         self._loop.run_forever()
+        pending = asyncio.all_tasks(self._loop)  # answers that nobody waits for any more
+        for task in pending:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
         self._loop.run_until_complete(runner.cleanup())
         self._loop.close()
 

@@ -85,3 +85,9 @@ def test_a_name_that_nobody_knows_is_no_internet(tmp_path):
     nowhere = config.Config(tmp_path, queue=URL("https://queue.invalid"))
     with pytest.raises(errors.NotSentError, match="no internet connection or DNS"):
         run(nowhere)
+
+
+def test_an_odd_422_is_one_sentence(server, settings):
+    server.reset(submit=[(422, {"detail": [{"loc": None, "msg": "odd"}, "text", {"msg": None}]})])
+    with pytest.raises(errors.NotSentError, match="rejected the inputs: request: odd"):
+        run(settings)

@@ -1,7 +1,6 @@
 """Where settings and key come from; a key is never shown."""
 
 import os
-import time
 
 import pytest
 from yarl import URL
@@ -58,10 +57,9 @@ def test_without_a_key_the_sentence_says_where_to_put_it(tmp_path):
 
 @pytest.mark.parametrize("key", ["abc", "abc\ndefghijkl", "key with spaces", "schl\u00fcssel-0123", "a" * 513, "abcdefgh\x00i", "abcdefg\r\nX-Header: 1"])
 def test_a_key_that_cannot_be_sent_is_refused_at_once_without_being_shown(tmp_path, key):
-    begun = time.perf_counter()
     with pytest.raises(errors.NotSentError, match="characters that cannot be sent, or is cut off") as caught:
         config.key(config.Config(tmp_path), {"FAL_KEY": key})
-    assert time.perf_counter() - begun < 60 and key.strip() not in str(caught.value) and caught.value.__cause__ is None
+    assert key.strip() not in str(caught.value) and caught.value.__cause__ is None
 
 
 def test_a_key_file_that_cannot_be_read_is_one_sentence(tmp_path):

