@@ -33,7 +33,7 @@ RUNS = {
     "8 frames": {"frames": 8},
     "16 frames again": {},
     "guidance, which doubles the batch of 8 frames": {"frames": 8, "guidance": 2.0},
-    "windows of 16 frames, and of 17 where core adds one": {"frames": 24, "windows": {"context_schedule": "standard_static", "causal_window_fix": True}},
+    "windows of 16 frames, and of 17 where core adds one (by default, from 0.25 on)": {"frames": 24, "windows": {"context_schedule": "standard_static"}},
     "another strength": {"strength": 0.5},
     "none": {"strength": 0.0},
     "a strength by frame": {"strength_over_time": "0: 0 | 15: 1"},
