@@ -1,7 +1,6 @@
 """The command line from arguments to files, on the tiny model."""
 
 import json
-import logging
 import re
 import shutil
 import subprocess
@@ -20,15 +19,6 @@ from animatediff_turbo.weights import TINY_BASE, TINY_MOTION
 
 FAST = ["--num-inference-steps", "1", "--num-frames", "2", "--seed", "3", "--quiet"]
 PROMPT = "a red circle moving right on a black background"
-
-
-@pytest.fixture(autouse=True)
-def as_loud_as_before():
-    """The command line sets how much the package logs, for the whole process."""
-    logger = logging.getLogger("animatediff_turbo")
-    level = logger.level
-    yield
-    logger.setLevel(level)
 
 
 @pytest.fixture(scope="module")
