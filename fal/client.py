@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,8 +13,6 @@ from .config import Config, Key
 from .errors import AmbiguousError, FalError, NotSentError, scrub
 from .request import FalRequest, Upload
 from .waiting import Patience
-
-logger = logging.getLogger(__name__)
 
 MAX_REPLY = 1_000_000
 """Bytes of an answer of the queue."""
@@ -164,7 +161,7 @@ class Queue:
 
     def failure(self, reply: Reply, request_id: str, kind: type[FalError]) -> FalError:
         """What a refusal or a failed job means, as an error of this kind."""
-        code, sentence = _meaning(reply, self._config.queue.host or "")
+        code, sentence = _meaning(reply)
         return kind(code, scrub(sentence, self._key.secret), request_id)
 
 
@@ -187,7 +184,7 @@ FIXED = {
 }
 
 
-def _meaning(reply: Reply, host: str) -> tuple[str, str]:
+def _meaning(reply: Reply) -> tuple[str, str]:
     """The code and sentence of a refusal or a failed job."""
     detail = reply.detail
     if reply.body is None:
@@ -201,7 +198,7 @@ def _meaning(reply: Reply, host: str) -> tuple[str, str]:
         return "K4", f"fal.ai has locked this account ({said}). Top up at https://fal.ai/dashboard/billing. Nothing was generated."
     if reply.status in (402, 403):
         return "K5", f"fal.ai {'asks for payment' if reply.status == 402 else 'refused access to this model with this key'} ({said}). Nothing was generated."
-    if reply.status == 504 and "request_timeout" in (reply.error_type, reply.headers.get("X-Fal-Request-Timeout-Type", "") and "request_timeout"):
+    if reply.status == 504 and (reply.error_type == "request_timeout" or reply.headers.get("X-Fal-Request-Timeout-Type")):
         return "W", "No fal.ai machine became free in time. The job was dropped unstarted and not billed."
     if reply.status >= 500 and reply.error_type:
         return "J1", f"The job failed on fal.ai's side ({reply.error_type}). fal does not charge for server errors. Try again."
