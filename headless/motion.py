@@ -3,10 +3,11 @@
 import contextlib
 from collections.abc import Iterator
 
+import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ..motion_modules.layers import TemporalTransformer
+from ..motion_modules.layers import TemporalTransformer, positional_encoding
 from ..motion_modules.model import MotionModel
 
 
@@ -27,11 +28,16 @@ def attached(unet: UNet2DConditionModel, motion: MotionModel, frames: int, stren
     if len(layers) != len(transformers):
         raise ValueError(f"The motion module has {len(transformers)} places but this UNet has {len(layers)}; use an SD1.5 model.")
 
+    positions: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+
     def follow(transformer: TemporalTransformer):
         def hook(layer: nn.Module, arguments: tuple, output: Tensor | tuple[Tensor]) -> Tensor | tuple[Tensor]:
-            if isinstance(output, tuple):
-                return (transformer(output[0], frames, strength, pooled_norm),)
-            return transformer(output, frames, strength, pooled_norm)
+            x = output[0] if isinstance(output, tuple) else output
+            key = x.shape[1], x.dtype, x.device
+            if key not in positions:
+                positions[key] = positional_encoding(frames, x.shape[1], x)
+            x = transformer(x, frames, strength, pooled_norm, positions[key])
+            return (x,) if isinstance(output, tuple) else x
 
         return hook
 

@@ -79,7 +79,7 @@ def load(models: Models) -> TextToVideo:
     widths = tuple(loaded.unet.config.block_out_channels)
     if widths != file.layout.widths:
         raise ValueError(f"{file.path.name} is made for a UNet of widths {file.layout.widths}, but the checkpoint has {widths}; use an adapter for this model.")
-    motion = file.build(torch.nn, dtype).to(device)
+    motion = file.build(dtype=dtype).to(device)
     return TextToVideo(loaded, motion, adapter, file.positions or adapter.max_frames)
 
 

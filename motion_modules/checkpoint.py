@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch import Tensor
 from . import container, convert
 from .config import Layout
 from .container import CheckpointError, Tensors
-from .layers import GROUPS, positional_encoding
+from .layers import GROUPS, Operations, positional_encoding
 from .model import MotionModel, names, shapes
 
 logger = logging.getLogger(__name__)
@@ -40,11 +39,12 @@ class Checkpoint:
     layout: Layout
     positions: int | None
 
-    def build(self, operations: ModuleType = torch.nn, dtype: torch.dtype | None = None) -> MotionModel:
-        """A module on the CPU in dtype (the file's own when None), without a copy of what needs no cast."""
-        model = MotionModel(self.layout, operations, device="meta")
-        # clone-free: the parameters are the file's mapped pages until something moves or casts them
-        model.load_state_dict({name: tensor.to(dtype or tensor.dtype) for name, tensor in self.state_dict.items()}, assign=True)
+    def build(self, operations: type[Operations] = Operations, dtype: torch.dtype | None = None) -> MotionModel:
+        """A module of the fused form on the CPU in dtype (the file's own when None), without a copy of what needs neither a cast nor a place beside others."""
+        model = MotionModel(self.layout, operations, fused=True, device="meta")
+        # the parameters are the file's mapped pages until something moves or casts them
+        tensors = {name: tensor.to(dtype or tensor.dtype) for name, tensor in self.state_dict.items()}
+        model.load_state_dict(convert.fuse(tensors), assign=True)
         return model.requires_grad_(False).eval()
 
 

@@ -14,6 +14,7 @@ from .layers import positional_encoding
 _PREFIX = re.compile(r"^(?:(?:module|model|unet)\.)+")
 _MODULE = re.compile(r"(.*?motion_modules\.\d+)\.")
 _POSITIONS = re.compile(r"\.(?:pos_encoder\.(?:pe|pos_encoding)|pos_embed\.pe)$")
+_PROJECTION = re.compile(r"(.*\.to_)([qkv])\.weight")
 # original AnimateDiff, ours; each pattern occurs in one side only, so that one pass decides
 _RENAMES = (
     (".temporal_transformer.", "."),
@@ -66,6 +67,24 @@ def to_ours(keys: Iterable[str]) -> dict[str, str]:
             raise ValueError(f"the keys '{ours[name]}' and '{key}' are the same tensor")
         ours[name] = key
     return ours
+
+
+def fuse(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Ours to the fused form's: query, key and value of an attention one below the other in to_qkv."""
+    result = {}
+    for name, tensor in state_dict.items():
+        if match := _PROJECTION.fullmatch(name):
+            if match[2] == "q":
+                result[f"{match[1]}qkv.weight"] = torch.cat([state_dict[f"{match[1]}{letter}.weight"] for letter in "qkv"])
+        else:
+            result[name] = tensor
+    return result
+
+
+def fused_place(name: str, channels: int) -> tuple[str, tuple[int, int, int]] | None:
+    """Where `fuse` puts a tensor of so many channels: the other's name, and dimension, start and length in it. None when it stays as it is."""
+    match = _PROJECTION.fullmatch(name)
+    return (f"{match[1]}qkv.weight", (0, "qkv".index(match[2]) * channels, channels)) if match else None
 
 
 def to_diffusers(state_dict: Mapping[str, Tensor], positions: int | None = 32) -> dict[str, Tensor]:

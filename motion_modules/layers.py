@@ -1,19 +1,22 @@
 """The temporal transformer of AnimateDiff (guoyww/AnimateDiff, animatediff/models/motion_module.py).
 
-Letters: b videos or conds, f frames, c channels, h w size, n = b h w sequences, d head width.
+Letters: b videos or conds, f frames, c channels, h w size, n = h w b sequences, d head width.
+
+Every layer has two forms of the same arithmetic. The plain one has a checkpoint's layers under their names, works with torch.nn and can be trained. The
+fused one, which `checkpoint.Checkpoint.build` makes, is for inference: one product for query, key and value, and projections that turn the UNet's
+layout into that of sequences and back while they multiply, so that nothing is ever only moved. Neither keeps anything from one call to the next.
 """
 
 import math
-from types import ModuleType
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from . import kernels
+
 HEADS = 8
 GROUPS = 32
-# CUDA kernels of attention put the batch into a grid axis of at most 65535; beyond this many sequences they are cut.
-MAX_SEQUENCES = 2**15
 
 
 def positional_encoding(frames: int, channels: int, like: Tensor) -> Tensor:
@@ -27,47 +30,90 @@ def positional_encoding(frames: int, channels: int, like: Tensor) -> Tensor:
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).to(like.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention over frames. q, k, v: (n, heads, f, d). Returns the same shape."""
-    if q.shape[0] <= MAX_SEQUENCES:
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    parts = zip(q.split(MAX_SEQUENCES), k.split(MAX_SEQUENCES), v.split(MAX_SEQUENCES), strict=True)
-    return torch.cat([torch.nn.functional.scaled_dot_product_attention(*part) for part in parts])
+def tokens_in(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer over the channels of pictures, whose result has the channels last. x: (n, c, p). Returns (p, n, c)."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():  # autograd has no out=, and a compiler joins the move with what is before it
+        return torch.nn.functional.linear(x.permute(2, 0, 1), weight, bias)
+    tokens = x.new_empty(x.shape[2], x.shape[0], len(weight))
+    torch.baddbmm(bias, x.transpose(1, 2), weight.t().expand(len(x), -1, -1), out=tokens.transpose(0, 1))
+    return tokens
+
+
+def tokens_out(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The way back. tokens: (p, n, c). Returns (n, c, p)."""
+    return torch.baddbmm(bias[:, None], weight.expand(tokens.shape[1], -1, -1), tokens.permute(1, 2, 0))
+
+
+class TokensIn(torch.nn.Linear):
+    """`tokens_in` as a layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, c, p). Returns (p, n, c)."""
+        return tokens_in(x, self.weight, self.bias)
+
+
+class TokensOut(torch.nn.Linear):
+    """`tokens_out` as a layer."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """tokens: (p, n, c). Returns (n, c, p)."""
+        return tokens_out(tokens, self.weight, self.bias)
+
+
+class PositionedNorm(torch.nn.LayerNorm):
+    """LayerNorm, and a position on top."""
+
+    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+        """x: (n, f, c); positions: (f, c). Returns x's shape."""
+        return kernels.norm(x, self.weight, self.bias, self.eps, positions)
+
+
+class Operations:
+    """torch.nn's layers, and those that it has not; a host passes its own of the same names and arguments."""
+
+    Linear, LayerNorm, GroupNorm = torch.nn.Linear, torch.nn.LayerNorm, torch.nn.GroupNorm
+    TokensIn, TokensOut, PositionedNorm = TokensIn, TokensOut, PositionedNorm
 
 
 class TemporalAttention(torch.nn.Module):
-    """Self-attention of every pixel with itself in the other frames."""
+    """Self-attention of every pixel with itself in the other frames. fused: query, key and value come from one layer, in this order."""
 
-    def __init__(self, channels: int, operations: ModuleType, **factory):
+    def __init__(self, channels: int, operations: type[Operations], fused: bool = False, **factory):
         super().__init__()
-        self.to_q = operations.Linear(channels, channels, bias=False, **factory)
-        self.to_k = operations.Linear(channels, channels, bias=False, **factory)
-        self.to_v = operations.Linear(channels, channels, bias=False, **factory)
+        if fused:
+            self.to_qkv = operations.Linear(channels, 3 * channels, bias=False, **factory)
+        else:
+            self.to_q = operations.Linear(channels, channels, bias=False, **factory)
+            self.to_k = operations.Linear(channels, channels, bias=False, **factory)
+            self.to_v = operations.Linear(channels, channels, bias=False, **factory)
+        self.fused = fused
         self.to_out = torch.nn.ModuleList([operations.Linear(channels, channels, **factory)])
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (n, f, c). Returns the same shape."""
-        q, k, v = (rearrange(to(x), "n f (heads d) -> n heads f d", heads=HEADS) for to in (self.to_q, self.to_k, self.to_v))
-        return self.to_out[0](rearrange(attend(q, k, v), "n heads f d -> n f (heads d)"))
+        if self.fused:
+            q, k, v = rearrange(self.to_qkv(x), "n f (qkv heads d) -> qkv n heads f d", qkv=3, heads=HEADS)
+        else:
+            q, k, v = (rearrange(to(x), "n f (heads d) -> n heads f d", heads=HEADS) for to in (self.to_q, self.to_k, self.to_v))
+        return self.to_out[0](kernels.attention(q, k, v))
 
 
 class GEGLU(torch.nn.Module):
     """A gated linear unit with GELU (erf), arXiv 2002.05202."""
 
-    def __init__(self, channels: int, inner: int, operations: ModuleType, **factory):
+    def __init__(self, channels: int, inner: int, operations: type[Operations], **factory):
         super().__init__()
         self.proj = operations.Linear(channels, 2 * inner, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., channels). Returns (..., inner)."""
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * torch.nn.functional.gelu(gate)
+        return kernels.geglu(self.proj(x))
 
 
 class FeedForward(torch.nn.Module):
     """GEGLU to four times the width and back. `net` has a hole at 1, where the original keeps its dropout."""
 
-    def __init__(self, channels: int, operations: ModuleType, **factory):
+    def __init__(self, channels: int, operations: type[Operations], **factory):
         super().__init__()
         inner = 4 * channels
         self.net = torch.nn.ModuleList(
@@ -82,36 +128,39 @@ class FeedForward(torch.nn.Module):
 class TemporalBlock(torch.nn.Module):
     """Two temporal self-attentions and a feed-forward, each normed before and added to its input."""
 
-    def __init__(self, channels: int, operations: ModuleType, **factory):
+    def __init__(self, channels: int, operations: type[Operations], fused: bool = False, **factory):
         super().__init__()
-        self.norm1 = operations.LayerNorm(channels, **factory)
-        self.attn1 = TemporalAttention(channels, operations, **factory)
-        self.norm2 = operations.LayerNorm(channels, **factory)
-        self.attn2 = TemporalAttention(channels, operations, **factory)
+        norm = operations.PositionedNorm if fused else operations.LayerNorm
+        self.fused = fused
+        self.norm1 = norm(channels, **factory)
+        self.attn1 = TemporalAttention(channels, operations, fused, **factory)
+        self.norm2 = norm(channels, **factory)
+        self.attn2 = TemporalAttention(channels, operations, fused, **factory)
         self.norm3 = operations.LayerNorm(channels, **factory)
         self.ff = FeedForward(channels, operations, **factory)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
         """x: (n, f, c); positions: (f, c), added to what both attentions see. Returns x's shape."""
-        x = x + self.attn1(self.norm1(x) + positions)
-        x = x + self.attn2(self.norm2(x) + positions)
+        for norm, attention in ((self.norm1, self.attn1), (self.norm2, self.attn2)):
+            x = x + attention(norm(x, positions) if self.fused else norm(x) + positions)
         return x + self.ff(self.norm3(x))
 
 
 class TemporalTransformer(torch.nn.Module):
-    """One motion module: lets every pixel look at the same pixel of the other frames.
+    """One motion module: lets every pixel look at the same pixel of the other frames. fused: see this file's head.
 
     The published `proj_out` is trained; a zero one makes the module the identity.
     """
 
-    def __init__(self, channels: int, operations: ModuleType, **factory):
+    def __init__(self, channels: int, operations: type[Operations] = Operations, fused: bool = False, **factory):
         super().__init__()
+        self.fused = fused
         self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **factory)
-        self.proj_in = operations.Linear(channels, channels, **factory)
-        self.transformer_blocks = torch.nn.ModuleList([TemporalBlock(channels, operations, **factory)])
-        self.proj_out = operations.Linear(channels, channels, **factory)
+        self.proj_in = (operations.TokensIn if fused else operations.Linear)(channels, channels, **factory)
+        self.transformer_blocks = torch.nn.ModuleList([TemporalBlock(channels, operations, fused, **factory)])
+        self.proj_out = (operations.TokensOut if fused else operations.Linear)(channels, channels, **factory)
 
-    def branch(self, x: Tensor, frames: int, pooled_norm: bool = False) -> Tensor:
+    def branch(self, x: Tensor, frames: int, pooled_norm: bool = False, positions: Tensor | None = None) -> Tensor:
         """What the module adds to x.
 
         Args:
@@ -119,21 +168,26 @@ class TemporalTransformer(torch.nn.Module):
             frames: f.
             pooled_norm: GroupNorm statistics over all frames at once, as diffusers computes them, instead of per frame
                 as AnimateDiff and AnimateLCM were trained.
+            positions: `positional_encoding` of these frames and channels, for callers that have it; it is computed when None.
         Returns: x's shape.
         """
-        height, width = x.shape[-2:]
+        if positions is None:
+            positions = positional_encoding(frames, x.shape[1], x)
         if pooled_norm:
-            h = rearrange(x, "(b f) c h w -> b c f h w", f=frames)
-            h = rearrange(self.norm(h), "b c f h w -> (b h w) f c")
+            h = self.norm(rearrange(x, "(b f) c h w -> b c f (h w)", f=frames))
+            h = rearrange(h, "b c f p -> (b f) c p")
         else:
-            h = rearrange(self.norm(x), "(b f) c h w -> (b h w) f c", f=frames)
-        h = self.proj_in(h)
-        positions = positional_encoding(frames, h.shape[-1], h)
+            h = rearrange(self.norm(x), "n c h w -> n c (h w)")
+        h = self.proj_in(h if self.fused else rearrange(h, "n c p -> p n c"))  # p (b f) c
+        tokens = rearrange(h, "p (b f) c -> (p b) f c", f=frames)
         for block in self.transformer_blocks:
-            h = block(h, positions)
-        return rearrange(self.proj_out(h), "(b h w) f c -> (b f) c h w", h=height, w=width)
+            tokens = block(tokens, positions)
+        h = self.proj_out(tokens.view(h.shape))
+        return (h if self.fused else rearrange(h, "p n c -> n c p")).view_as(x)
 
-    def forward(self, x: Tensor, frames: int, strength: float | Tensor = 1.0, pooled_norm: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, frames: int, strength: float | Tensor = 1.0, pooled_norm: bool = False, positions: Tensor | None = None
+    ) -> Tensor:
         """x + strength * branch(x); x itself, bit for bit, at strength 0.
 
         Args: as in `branch`.
@@ -141,8 +195,8 @@ class TemporalTransformer(torch.nn.Module):
         """
         if isinstance(strength, Tensor):
             places = torch.nn.functional.interpolate(strength.to(x), x.shape[-2:], mode="area").expand(frames, -1, -1, -1)
-            return x + places.repeat(len(x) // frames, 1, 1, 1) * self.branch(x, frames, pooled_norm)
+            return x + places.repeat(len(x) // frames, 1, 1, 1) * self.branch(x, frames, pooled_norm, positions)
         if strength == 0:
             return x
-        branch = self.branch(x, frames, pooled_norm)
+        branch = self.branch(x, frames, pooled_norm, positions)
         return x + (branch if strength == 1 else strength * branch)

@@ -1,19 +1,17 @@
 """All temporal transformers of one motion adapter, under the names of its checkpoint."""
 
-from types import ModuleType
-
 import torch
 
 from .config import Layout
-from .layers import TemporalTransformer
+from .layers import Operations, TemporalTransformer
 
 
 class MotionBlock(torch.nn.Module):
     """The temporal transformers of one UNet level."""
 
-    def __init__(self, channels: int, layers: int, operations: ModuleType, **factory):
+    def __init__(self, channels: int, layers: int, operations: type[Operations], fused: bool, **factory):
         super().__init__()
-        self.motion_modules = torch.nn.ModuleList([TemporalTransformer(channels, operations, **factory) for _ in range(layers)])
+        self.motion_modules = torch.nn.ModuleList([TemporalTransformer(channels, operations, fused, **factory) for _ in range(layers)])
 
 
 class MotionModel(torch.nn.Module):
@@ -23,16 +21,17 @@ class MotionModel(torch.nn.Module):
 
     Args:
         layout: widths, layers and mid block.
-        operations: where Linear, LayerNorm and GroupNorm come from, `torch.nn` or one of ComfyUI's `comfy.ops` classes.
+        operations: where the layers come from, see `layers.Operations`.
+        fused: the form of the layers, see `layers`; `convert.fuse` makes its tensors.
         factory: device and dtype, passed to every layer.
     """
 
-    def __init__(self, layout: Layout, operations: ModuleType = torch.nn, **factory):
+    def __init__(self, layout: Layout, operations: type[Operations] = Operations, fused: bool = False, **factory):
         super().__init__()
         self.layout = layout
-        self.down_blocks = torch.nn.ModuleList([MotionBlock(c, layout.layers, operations, **factory) for c in layout.widths])
-        self.up_blocks = torch.nn.ModuleList([MotionBlock(c, layout.layers + 1, operations, **factory) for c in reversed(layout.widths)])
-        self.mid_block = MotionBlock(layout.widths[-1], 1, operations, **factory) if layout.mid_block else None
+        self.down_blocks = torch.nn.ModuleList([MotionBlock(c, layout.layers, operations, fused, **factory) for c in layout.widths])
+        self.up_blocks = torch.nn.ModuleList([MotionBlock(c, layout.layers + 1, operations, fused, **factory) for c in reversed(layout.widths)])
+        self.mid_block = MotionBlock(layout.widths[-1], 1, operations, fused, **factory) if layout.mid_block else None
 
     def transformers(self) -> dict[str, TemporalTransformer]:
         """Every temporal transformer by name, as in `down_blocks.0.motion_modules.1`, in the order the UNet runs them."""
@@ -49,9 +48,9 @@ def names(layout: Layout) -> list[str]:
 
 
 def shapes(layout: Layout) -> dict[str, torch.Size]:
-    """Name and shape of every tensor of a layout; allocates nothing."""
+    """Name and shape of every tensor of a layout in the plain form; allocates nothing."""
     widths = {
-        channels: {key: tensor.shape for key, tensor in TemporalTransformer(channels, torch.nn, device="meta").state_dict().items()}
+        channels: {key: tensor.shape for key, tensor in TemporalTransformer(channels, device="meta").state_dict().items()}
         for channels in set(layout.widths)
     }
     places = zip(names(layout), layout.channels(), strict=True)

@@ -24,7 +24,7 @@ ALLOWED = {
     "__main__.py": {"headless", "fal", "schema"},
 }
 THIRD_PARTY = {
-    "motion_modules": {"torch", "einops", "safetensors"},
+    "motion_modules": {"torch", "einops", "safetensors", "triton"},
     "video": {"torch", "numpy", "av", "PIL"},
     "schema.py": set(),
     "weights": set(),

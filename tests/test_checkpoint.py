@@ -165,10 +165,13 @@ def test_build_shares_the_mapped_tensors_and_casts_on_demand(tmp_path, suffix):
     found = checkpoint.load(write(tmp_path / f"adapter{suffix}", original(weights)))
     model = found.build()
     parameters = dict(model.named_parameters())
-    assert parameters.keys() == weights.keys() and not model.training
-    assert all(parameter.data_ptr() == found.state_dict[name].data_ptr() and not parameter.requires_grad for name, parameter in parameters.items())
+    expected = convert.fuse(weights)
+    assert parameters.keys() == expected.keys() and not model.training and not any(parameter.requires_grad for parameter in parameters.values())
+    same = parameters.keys() & weights.keys()  # all but query, key and value, which have been put together
+    assert len(same) == len(weights) - 6 * len(found.layout.channels())
+    assert all(parameters[name].data_ptr() == found.state_dict[name].data_ptr() for name in same)
     cast = dict(found.build(dtype=torch.float32).named_parameters())
-    assert all(torch.equal(cast[name], tensor.float()) for name, tensor in weights.items())
+    assert all(torch.equal(cast[name], tensor.float()) for name, tensor in expected.items())
     assert all(layer.device.type == "cpu" for layer in cast.values())
 
 
@@ -201,7 +204,7 @@ print(json.dumps([resident("VmHWM") - whole, resident("RssAnon") - private]))
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])
-def test_loading_maps_the_file_and_copies_nothing(tmp_path, suffix):
+def test_loading_maps_the_file_and_copies_query_key_and_value_only(tmp_path, suffix):
     layout = Layout((320, 320, 320, 320), 1, True)
     warm = write(tmp_path / f"warm{suffix}", original(motion_weights(SMALL)))
     path = write(tmp_path / f"adapter{suffix}", original(motion_weights(layout, dtype=torch.float16)))
@@ -215,7 +218,7 @@ def test_loading_maps_the_file_and_copies_nothing(tmp_path, suffix):
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
     peak, private = json.loads(result.stdout)
     assert 0.5 * size < peak <= 2 * size
-    assert private <= 0.2 * size
+    assert private <= (6 / 22 + 0.05) * size  # in c * c a module: 2 attentions of 3 and 1, 12 of feed-forward, 2 of projections
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".ckpt"])

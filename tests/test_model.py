@@ -1,5 +1,6 @@
 """The motion module against the original's arithmetic in float64."""
 
+import functools
 import weakref
 
 import pytest
@@ -11,46 +12,101 @@ from torch.utils._pytree import tree_leaves
 
 from animatediff_turbo.motion_modules import convert
 from animatediff_turbo.motion_modules.config import Layout
-from animatediff_turbo.motion_modules.layers import MAX_SEQUENCES, TemporalTransformer, attend, positional_encoding
+from animatediff_turbo.motion_modules.layers import Operations, TemporalTransformer, positional_encoding
 from animatediff_turbo.motion_modules.model import MotionModel, names, shapes
 
 FRAMES = (1, 8, 16, 24, 32)
 
 
-def build(layout=stacks.NARROW, **options):
+FUSED = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+
+
+def build(layout=stacks.NARROW, fused=True, **options):
     weights = stacks.motion_weights(layout, **options)
-    model = MotionModel(layout, device="meta")
-    model.load_state_dict(weights, assign=True)
+    model = MotionModel(layout, fused=fused, device="meta")
+    model.load_state_dict(convert.fuse(weights) if fused else weights, assign=True)
     original = {name: tensor.double() for name, tensor in convert.to_original(weights, None).items()}
     return model, original
 
 
+@functools.cache
+def transformers(channels, dtype=torch.float32):
+    """One module in both forms and its weights under the original's names in float64, all of the same numbers."""
+    weights = stacks.motion_weights(Layout((channels,) * 4, 1, True), only="mid_block.", dtype=dtype)
+    original = {name: tensor.double() for name, tensor in convert.to_original(weights, None).items()}
+    forms = []
+    for fused in (False, True):
+        forms.append(TemporalTransformer(channels, fused=fused, device="meta").eval())
+        tensors = convert.fuse(weights) if fused else weights
+        forms[-1].load_state_dict({name.removeprefix("mid_block.motion_modules.0."): tensor for name, tensor in tensors.items()}, assign=True)
+    return *forms, original
+
+
+def expected(original, x, frames, pooled=False):
+    videos = [reference.branch(original, "mid_block.motion_modules.0", video, pooled) for video in x.double().split(frames)]
+    return torch.cat(videos)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("frames", FRAMES)
 @pytest.mark.parametrize("channels", [32, 320, 1280])
 @pytest.mark.parametrize("pooled", [False, True], ids=["per frame", "pooled"])
 def test_branch_equals_the_original_in_float64(frames, channels, pooled):
-    weights = stacks.motion_weights(Layout((channels,) * 4, 1, True), only="mid_block.")
-    original = {name: tensor.double() for name, tensor in convert.to_original(weights, None).items()}
-    transformer = TemporalTransformer(channels, torch.nn, device="meta")
-    transformer.load_state_dict({name.removeprefix("mid_block.motion_modules.0."): tensor for name, tensor in weights.items()}, assign=True)
+    plain, fused, original = transformers(channels)
     x = torch.randn(2 * frames, channels, 2, 3, generator=torch.Generator().manual_seed(frames)) * 2 + 0.5
-    videos = [reference.branch(original, "mid_block.motion_modules.0", video, pooled) for video in x.double().split(frames)]
-    assert stacks.relative(transformer.branch(x, frames, pooled), torch.cat(videos)) <= 1e-6
+    right = expected(original, x, frames, pooled)
+    for form in (plain, fused):
+        assert stacks.relative(form.branch(x, frames, pooled), right) <= 1e-6
+        assert stacks.relative(form.branch(x.contiguous(memory_format=torch.channels_last), frames, pooled), right) <= 1e-6
 
 
+GRID = [(320, frames) for frames in (1, 2, 4, 8, 12, 16, 17, 24, 32, 64)] + [(channels, frames) for channels in (640, 1280) for frames in (1, 16, 32)]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("channels", "frames"), GRID)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_the_fused_forms_error_is_that_of_the_plain_one(dtype, channels, frames):
+    plain, fused, original = transformers(channels, dtype)
+    side = 8 if frames < 4 else 2  # enough numbers for a fair comparison of two errors
+    x = (torch.randn(2 * frames, channels, side, side, generator=torch.Generator().manual_seed(frames)) * 2 + 0.5).to(dtype)
+    right = expected(original, x, frames)
+    assert stacks.relative(fused.branch(x, frames), right) <= 1.25 * stacks.relative(plain.branch(x, frames), right)
+
+
+@torch.no_grad()
+@FUSED
+def test_inputs_far_from_the_usual_and_constant_ones_stay_exact(fused):
+    form, original = transformers(320)[fused], transformers(320)[2]
+    x = torch.randn(16, 320, 2, 2, generator=torch.Generator().manual_seed(0)) * 30
+    x[:, :, 0, 0] = 7.0
+    assert stacks.relative(form.branch(x, 8), expected(original, x, 8)) <= 1e-6
+
+
+def test_the_fused_form_passes_gradients_as_the_plain_one_does():
+    plain, fused, _ = transformers(64)
+    gradients = []
+    for form in (plain, fused):
+        x = torch.randn(8, 64, 2, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        form(x, 8).square().sum().backward()
+        gradients.append(x.grad)
+    assert stacks.relative(gradients[1], gradients[0]) <= 1e-5
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("frames", FRAMES)
 def test_chain_of_21_equals_the_original_in_float64(frames):
     model, original = build()
-    transformers = model.transformers()
-    assert len(transformers) == 21
+    modules = model.transformers()
+    assert len(modules) == 21
     generator = torch.Generator().manual_seed(1)
     found = {c: torch.randn(frames, c, 4, 4, generator=generator) for c in stacks.NARROW.widths}
-    expected = {c: x.double() for c, x in found.items()}
-    for (name, transformer), channels in zip(transformers.items(), stacks.NARROW.channels(), strict=True):
+    right = {c: x.double() for c, x in found.items()}
+    for (name, transformer), channels in zip(modules.items(), stacks.NARROW.channels(), strict=True):
         found[channels] = transformer(found[channels], frames)
-        expected[channels] = expected[channels] + reference.branch(original, name, expected[channels])
+        right[channels] = right[channels] + reference.branch(original, name, right[channels])
     for channels, x in found.items():
-        assert stacks.relative(x, expected[channels]) <= 1e-6
+        assert stacks.relative(x, right[channels]) <= 1e-6
 
 
 def test_the_two_norms_differ_unless_all_frames_are_equal():
@@ -97,12 +153,6 @@ def test_frames_see_each_other_and_their_order():
     assert stacks.relative(transformer.branch(x.flip(0), 8).flip(0), transformer.branch(x, 8)) > 0.01
 
 
-def test_a_batch_beyond_the_cuda_grid_is_cut_without_a_difference():
-    q, k, v = torch.randn(3, MAX_SEQUENCES + 3, 1, 2, 4, generator=torch.Generator().manual_seed(4))
-    whole = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    assert torch.allclose(attend(q, k, v), whole, atol=1e-6)
-
-
 def test_positional_encoding_is_the_published_table_and_follows_dtype():
     assert stacks.relative(positional_encoding(32, 320, torch.empty(0)), reference.encoding(32, 320)) < 1e-6
     assert positional_encoding(32, 320, torch.empty(0, dtype=torch.float16)).dtype == torch.float16
@@ -119,14 +169,18 @@ def test_published_sizes():
 
 
 def test_layers_come_from_the_injected_operations():
-    class Operations:
+    class Injected:
         Linear = type("Linear", (torch.nn.Linear,), {})
         LayerNorm = type("LayerNorm", (torch.nn.LayerNorm,), {})
         GroupNorm = type("GroupNorm", (torch.nn.GroupNorm,), {})
+        TokensIn = type("TokensIn", (Operations.TokensIn,), {})
+        TokensOut = type("TokensOut", (Operations.TokensOut,), {})
+        PositionedNorm = type("PositionedNorm", (Operations.PositionedNorm,), {})
 
-    transformer = TemporalTransformer(32, Operations)
-    leaves = [module for module in transformer.modules() if next(module.parameters(recurse=False), None) is not None]
-    assert {type(leaf) for leaf in leaves} == {Operations.Linear, Operations.LayerNorm, Operations.GroupNorm}
+    for fused, others in ((False, set()), (True, {Injected.TokensIn, Injected.TokensOut, Injected.PositionedNorm})):
+        modules = TemporalTransformer(32, Injected, fused).modules()
+        leaves = {type(module) for module in modules if next(module.parameters(recurse=False), None) is not None}
+        assert leaves == {Injected.Linear, Injected.LayerNorm, Injected.GroupNorm} | others
 
 
 class Peak(TorchDispatchMode):
@@ -153,12 +207,13 @@ class Peak(TorchDispatchMode):
         self.now -= self.sizes.pop(key)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("pooled", [False, True], ids=["per frame", "pooled"])
 def test_activations_stay_below_those_of_the_unet_layer_before_it(pooled):
     """ComfyUI's memory estimate of SD1.5 covers a SpatialTransformer; a motion module that needs no more is in that estimate too."""
     diffusers = pytest.importorskip("diffusers.models.transformers.transformer_2d")
     spatial = diffusers.Transformer2DModel(8, 40, 320, norm_num_groups=32, cross_attention_dim=768).requires_grad_(False)
-    temporal = TemporalTransformer(320, torch.nn).requires_grad_(False)
+    temporal = TemporalTransformer(320, fused=True).requires_grad_(False)
     x, context = torch.randn(2 * 16, 320, 16, 16), torch.randn(2 * 16, 77, 768)
     peaks = []
     for run in (lambda: spatial(x, context).sample, lambda: temporal(x, 16, pooled_norm=pooled)):

@@ -41,7 +41,7 @@ def test_attention_adds_nothing_and_skip_connections_add(x):
 
 @torch.no_grad()
 def test_a_motion_module_starts_as_nothing_and_knows_how_frames_differ(x):
-    motion = networks.motion(torch.nn)
+    motion = networks.motion()
     start.compare_frames(motion)
     transformer = next(iter(motion.transformers().values()))
     clip = x.repeat(2, 1, 1, 1)

@@ -66,7 +66,7 @@ def stacks(folder: Path, device: str = "cpu") -> Callable[[Row], TextToVideo]:
     def stack(row: Row) -> TextToVideo:
         name = TINY_MOTION.name if row.distilled else UNDISTILLED
         if name not in built:
-            built[name] = checkpoint.load(folder / name).build(torch.nn, torch.float32).to(device)
+            built[name] = checkpoint.load(folder / name).build(dtype=torch.float32).to(device)
         return TextToVideo(loaded, built[name], row.adapter, FRAMES, row.strength)
 
     return stack

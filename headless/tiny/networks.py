@@ -41,6 +41,6 @@ def vae() -> AutoencoderKL:
     )  # fmt: skip
 
 
-def motion(operations) -> MotionModel:
+def motion() -> MotionModel:
     """A motion module as v3 has it, without a mid block."""
-    return MotionModel(Layout(WIDTHS, 2, False), operations)
+    return MotionModel(Layout(WIDTHS, 2, False))

@@ -88,7 +88,7 @@ def _unet() -> UNet2DConditionModel:
 
 
 def _motion() -> MotionModel:
-    motion = networks.motion(nn)
+    motion = networks.motion()
     start.compare_frames(motion)
     return motion
 
@@ -109,7 +109,7 @@ def train_motion(folder: Path, seed: int, recipe: Recipe, clips: Tensor, stack: 
     motion = _seeded(seed, _motion).to(clips.device)
     train("motion", motion, lambda dice: stages.motion_loss(stack, motion, clips, scenes, recipe.videos, dice), recipe.motion, folder, seed)
     teacher = stages.Teacher(motion.requires_grad_(False).eval(), recipe.guidance, recipe.substeps)
-    student = networks.motion(nn).to(clips.device)
+    student = networks.motion().to(clips.device)
     student.load_state_dict(motion.state_dict())
 
     def loss(dice: Dice) -> Tensor:

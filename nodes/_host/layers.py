@@ -4,7 +4,7 @@ What a call adds travels as UNetModel.forward's argument time_context, which SD1
 ComfyUI's TorchCompileModel drops the guards on transformer_options, so that whatever a compiled UNet reads there may be of an earlier run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import comfy.model_patcher
 import comfy.patcher_extension
@@ -12,7 +12,7 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
-from ...motion_modules.layers import TemporalTransformer
+from ...motion_modules.layers import TemporalTransformer, positional_encoding
 from ...motion_modules.preflight import check_frames
 from .recipe import KEY, Recipe
 from .strength import Strength, frames_in_call
@@ -24,28 +24,34 @@ class Motion:
 
     transformers: by id of the layer behind which they run; a compiled UNet is compiled again for another layer, as it is not for another name of a block.
     strength, pooled_norm: see `TemporalTransformer.forward`.
+    positions: `positional_encoding` of the frames by channels.
     """
 
     frames: int
     strength: float | torch.Tensor
     pooled_norm: bool
     transformers: dict[int, TemporalTransformer]
+    positions: dict[int, torch.Tensor]
 
     def add(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         """x, (b * frames, c, h, w), the output of layer, with the motion that belongs there."""
         transformer = self.transformers.get(id(layer))
-        return x if transformer is None else transformer(x, self.frames, self.strength, self.pooled_norm)
+        return x if transformer is None else transformer(x, self.frames, self.strength, self.pooled_norm, self.positions[x.shape[1]])
 
 
 @dataclass(frozen=True)
 class Call:
-    """A wrapper of BaseModel.apply_model, which hands every UNet call its Motion."""
+    """A wrapper of BaseModel.apply_model, which hands every UNet call its Motion.
+
+    tables: the positional encodings that its calls have needed, by frames, dtype and device.
+    """
 
     recipe: Recipe
     mid_block: bool
     transformers: list[TemporalTransformer]
     strength: Strength
     pooled_norm: bool
+    tables: dict[tuple[int, torch.dtype, torch.device], dict[int, torch.Tensor]] = field(default_factory=dict, compare=False)
 
     def __call__(self, executor, x, t, c_concat, c_crossattn, control, transformer_options, **kwargs):
         # from the tensor: context windows hand over other lengths than the clip's
@@ -54,10 +60,17 @@ class Call:
         strength = self.strength.at(*frames_in_call(transformer_options, frames))
         strength = strength.to(x) if isinstance(strength, torch.Tensor) else strength
         # from the model at hand: ComfyUI may load a MODEL's clone anew, with other layers
-        places = [layer for layer, _ in places_of(executor.class_obj.diffusion_model, self.mid_block)]
-        transformers = {id(layer): transformer for layer, transformer in zip(places, self.transformers, strict=True)}
-        motion = Motion(frames, strength, self.pooled_norm, transformers)
+        places = places_of(executor.class_obj.diffusion_model, self.mid_block)
+        transformers = {id(layer): transformer for (layer, _), transformer in zip(places, self.transformers, strict=True)}
+        like = torch.empty(0, dtype=executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype(), device=x.device)
+        motion = Motion(frames, strength, self.pooled_norm, transformers, self._positions(frames, {width for _, width in places}, like))
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs | {"time_context": motion})
+
+    def _positions(self, frames: int, widths: set[int], like: torch.Tensor) -> dict[int, torch.Tensor]:
+        key = frames, like.dtype, like.device
+        if key not in self.tables:
+            self.tables[key] = {width: positional_encoding(frames, width, like) for width in widths}
+        return self.tables[key]
 
 
 def install(model: comfy.model_patcher.ModelPatcher, call: Call) -> None:

@@ -7,16 +7,17 @@ import re
 import comfy.lora
 import comfy.model_patcher
 import comfy.model_sampling
-import comfy.ops
 import comfy.supported_models
 import comfyui_version
 import torch
 
 from ...motion_modules.checkpoint import Checkpoint
 from ...motion_modules.config import Adapter, Layout
+from ...motion_modules.convert import fused_place
 from ...motion_modules.lora import MotionLora
 from ...motion_modules.model import names
 from . import layers, preflight
+from .operations import Operations
 from .recipe import KEY, Recipe
 from .schedule import TurboEPS, TurboVPrediction
 from .strength import Strength
@@ -54,7 +55,7 @@ class MotionAdapter:
         dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
         key = dtype, model.load_device, model.offload_device
         if key not in self._patchers:
-            self._patchers[key] = comfy.model_patcher.CoreModelPatcher(self.checkpoint.build(comfy.ops.manual_cast, dtype), *key[1:])
+            self._patchers[key] = comfy.model_patcher.CoreModelPatcher(self.checkpoint.build(Operations, dtype), *key[1:])
             size = self._patchers[key].model_size() / 2**20
             logger.info("%s: motion module built in %s, %.0f MiB.", self.recipe.file, str(dtype).removeprefix("torch."), size)
         clone = self._patchers[key].clone()
@@ -68,7 +69,7 @@ def _patches(lora: MotionLora, layout: Layout) -> dict[str, object]:
     tensors, weights = {}, {}
     for name, change in lora.fitting(layout).items():
         layer = name.removesuffix(".weight")
-        weights[layer] = name
+        weights[layer] = fused_place(name, len(change.up)) or name
         alpha = torch.tensor(change.scale * len(change.down))
         tensors |= {f"{layer}.lora_up.weight": change.up, f"{layer}.lora_down.weight": change.down, f"{layer}.alpha": alpha}
     return comfy.lora.load_lora(tensors, weights)

@@ -1,0 +1,108 @@
+"""What the motion module computes between its products: by Triton kernels on NVIDIA GPUs where Triton works, by torch everywhere else.
+
+Under torch.compile the compiler joins these operations itself, but for attention, which it therefore gets as one operation,
+`animatediff_turbo::temporal_attention`.
+"""
+
+import functools
+import logging
+import subprocess
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+
+logger = logging.getLogger(__name__)
+
+NAME = "animatediff_turbo::temporal_attention"
+# CUDA kernels of attention put the batch into a grid axis of at most 65535; beyond this many sequences they are cut.
+MAX_SEQUENCES = 2**15
+# Within these the kernels were measured to be faster (benchmarks/RESULTS.md) and their errors compared.
+MAX_FRAMES, MAX_WIDTH, DTYPES = 32, 256, (torch.float16, torch.bfloat16)
+CAPABILITY = (8, 0)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention over frames. q, k, v: (n, heads, f, d). Returns (n, f, heads * d)."""
+    if not _suits(q) or q.shape[2] > MAX_FRAMES or q.shape[3] > MAX_WIDTH:
+        return plain_attention(q, k, v)
+    return (temporal_attention if torch.compiler.is_compiling() else _attention)(q, k, v)
+
+
+def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, positions: Tensor) -> Tensor:
+    """LayerNorm, and a position on top. x: (n, f, c); weight, bias: (c,); positions: (f, c). Returns x's shape."""
+    if _fast(x) and x.is_contiguous() and x.dtype == weight.dtype == positions.dtype:
+        from . import triton_kernels
+
+        return triton_kernels.norm(x, weight, bias, eps, positions)
+    return layer_norm(x, x.shape[-1:], weight, bias, eps) + positions
+
+
+def geglu(x: Tensor) -> Tensor:
+    """The first half of x's last dimension times GELU (erf) of the second. x: (..., 2c). Returns (..., c)."""
+    if _fast(x) and x.is_contiguous():
+        from . import triton_kernels
+
+        return triton_kernels.geglu(x)
+    value, gate = x.chunk(2, dim=-1)
+    return value * gelu(gate)
+
+
+def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`attention` by torch."""
+    parts = zip(q.split(MAX_SEQUENCES), k.split(MAX_SEQUENCES), v.split(MAX_SEQUENCES), strict=True)
+    results = [scaled_dot_product_attention(*part) for part in parts]
+    result = results[0] if len(results) == 1 else torch.cat(results)
+    return result.transpose(1, 2).flatten(2)
+
+
+def _suits(x: Tensor) -> bool:
+    return x.is_cuda and torch.version.hip is None and x.dtype in DTYPES and not x.requires_grad
+
+
+def _fast(x: Tensor) -> bool:
+    return not torch.compiler.is_compiling() and _suits(x) and works(x.device)
+
+
+@functools.cache
+def works(device: torch.device) -> bool:
+    """Whether Triton is here, compiles for a CUDA device and computes what torch does; what is wrong is logged once."""
+    if torch.cuda.get_device_capability(device) < CAPABILITY:
+        return False
+    try:
+        from . import triton_kernels
+    except ImportError:
+        logger.info("There is no Triton, with which the motion module would be faster on this GPU.")
+        return False
+    from triton.errors import TritonError
+
+    q, k, v = torch.randn(3, 3, 8, 16, 40, device=device, dtype=torch.float16)
+    try:
+        error = (triton_kernels.attention(q, k, v) - plain_attention(q, k, v)).abs().max().item()
+    except (TritonError, RuntimeError, OSError, subprocess.CalledProcessError) as failure:  # no compiler, an old driver, a GPU that it does not know
+        logger.warning("Triton does not work here (%s); the motion module runs without it, slower.", str(failure).strip().partition("\n")[0])
+        return False
+    if not error < 0.01:
+        logger.warning("Triton computes something else than torch on this GPU (off by %g); the motion module runs without it, slower.", error)
+    return error < 0.01
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    if not works(q.device) or not q.stride(3) == k.stride(3) == v.stride(3) == 1:
+        return plain_attention(q, k, v).contiguous()
+    from . import triton_kernels
+
+    return triton_kernels.attention(q, k, v)
+
+
+def _register() -> torch._ops.OpOverloadPacket:
+    """The operation; one that another copy of this file has registered in the process serves as well."""
+    namespace, _, name = NAME.partition("::")
+    if not hasattr(getattr(torch.ops, namespace), name):
+        operation = torch.library.custom_op(NAME, _attention, mutates_args=(), schema="(Tensor q, Tensor k, Tensor v) -> Tensor")
+        operation.register_fake(lambda q, k, v: q.new_empty(q.shape[0], q.shape[2], q.shape[1] * q.shape[3]))
+    return getattr(getattr(torch.ops, namespace), name)
+
+
+temporal_attention = _register()
+"""`attention` as one operation, (n, f, heads * d) contiguous."""

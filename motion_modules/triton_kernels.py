@@ -1,0 +1,102 @@
+"""The motion module's kernels in Triton, for `kernels`; importing this needs Triton.
+
+Each does in one pass over memory what torch does in two or more, in float32 between reading and writing. The sizes of tiles are what was fastest on an
+H200 (benchmarks/RESULTS.md).
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+LOG2E = 1.4426950408889634
+
+
+@triton.jit
+def _attention(
+    q, k, v, out, scale, n, q_n, q_h, q_f, k_n, k_h, k_f, v_n, v_h, v_f,
+    heads: tl.constexpr, frames: tl.constexpr, slots: tl.constexpr, width: tl.constexpr, part: tl.constexpr, rows: tl.constexpr,
+):  # fmt: skip
+    # A program takes a few sequences of one head as the rows of one tile and masks what is not of the same sequence: reading costs time, products don't.
+    # slots: frames up to a power of 2; part: how much of a head's width is taken at once
+    head = tl.program_id(0) % heads
+    row = tl.arange(0, rows)
+    sequence = ((tl.program_id(0) // heads) * (rows // slots) + row // slots).to(tl.int64)  # 128 frames of 1024x1024 have more than 2**31 elements
+    frame = row % slots
+    there = (frame < frames) & (sequence < n)
+    column = tl.arange(0, part)
+    q += (sequence * q_n + head * q_h + frame * q_f)[:, None]
+    k += (sequence * k_n + head * k_h + frame * k_f)[:, None]
+    v += (sequence * v_n + head * v_h + frame * v_f)[:, None]
+    out += ((sequence * frames + frame) * heads * width + head * width)[:, None]
+    scores = tl.zeros((rows, rows), dtype=tl.float32)
+    for start in tl.static_range(0, width, part):
+        at = (start + column)[None, :]
+        mask = there[:, None] & (at < width)
+        scores = tl.dot(tl.load(q + at, mask=mask, other=0.0), tl.trans(tl.load(k + at, mask=mask, other=0.0)), scores, input_precision="ieee")
+    same = (row // slots)[:, None] == (row // slots)[None, :]
+    scores = tl.where(same & (frame < frames)[None, :], scores * scale, float("-inf"))
+    scores = tl.exp2(scores - tl.max(scores, 1)[:, None])
+    weights = scores / tl.sum(scores, 1)[:, None]
+    for start in tl.static_range(0, width, part):
+        at = (start + column)[None, :]
+        mask = there[:, None] & (at < width)
+        values = tl.load(v + at, mask=mask, other=0.0)
+        tl.store(out + at, tl.dot(weights.to(values.dtype), values, input_precision="ieee").to(values.dtype), mask=mask)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention over frames. q, k, v: (n, heads, f, d), d contiguous, of any other strides. Returns (n, f, heads * d)."""
+    n, heads, frames, width = q.shape
+    slots = max(16, triton.next_power_of_2(frames))
+    rows = max(32 if width <= 64 else 16, slots)
+    out = q.new_empty(n, frames, heads * width)
+    strides = (stride for tensor in (q, k, v) for stride in tensor.stride()[:3])
+    _attention[(triton.cdiv(n, rows // slots) * heads,)](
+        q, k, v, out, width**-0.5 * LOG2E, n, *strides,
+        heads=heads, frames=frames, slots=slots, width=width, part=max(16, triton.next_power_of_2(width)), rows=rows, num_warps=1,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _norm(x, weight, bias, positions, out, count, eps, frames: tl.constexpr, channels: tl.constexpr, slots: tl.constexpr, rows: tl.constexpr):
+    row = tl.program_id(0) * rows + tl.arange(0, rows)
+    column = tl.arange(0, slots)
+    there = (row < count)[:, None] & (column < channels)[None, :]
+    at = row.to(tl.int64)[:, None] * channels + column[None, :]
+    values = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
+    centred = tl.where((column < channels)[None, :], values - (tl.sum(values, 1) / channels)[:, None], 0.0)
+    deviation = tl.sqrt(tl.sum(centred * centred, 1) / channels + eps)
+    scale = tl.load(weight + column, mask=column < channels, other=0.0).to(tl.float32)
+    shift = tl.load(bias + column, mask=column < channels, other=0.0).to(tl.float32)
+    place = tl.load(positions + (row % frames)[:, None] * channels + column[None, :], mask=there, other=0.0).to(tl.float32)
+    tl.store(out + at, (centred / deviation[:, None] * scale[None, :] + shift[None, :] + place).to(out.dtype.element_ty), mask=there)
+
+
+def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, positions: Tensor) -> Tensor:
+    """LayerNorm, and a position on top. x: (n, f, c); weight, bias: (c,); positions: (f, c); all contiguous. Returns x's shape."""
+    channels = x.shape[-1]
+    count, rows = x.numel() // channels, 2 if channels <= 512 else 1
+    out = x.new_empty(x.shape)
+    _norm[(triton.cdiv(count, rows),)](
+        x, weight, bias, positions, out, count, eps,
+        frames=len(positions), channels=channels, slots=triton.next_power_of_2(channels), rows=rows, num_warps=rows if channels <= 1024 else 2,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _geglu(x, out, count, inner: tl.constexpr, block: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
+    there = at < count
+    x += at // inner * (2 * inner) + at % inner
+    value = tl.load(x, mask=there, other=0.0).to(tl.float32)
+    gate = tl.load(x + inner, mask=there, other=0.0).to(tl.float32)
+    tl.store(out + at, (value * 0.5 * gate * (1 + tl.erf(gate * 0.7071067811865476))).to(out.dtype.element_ty), mask=there)
+
+
+def geglu(x: Tensor) -> Tensor:
+    """The first half of x's last dimension times GELU of the second. x: (..., 2c), contiguous. Returns (..., c)."""
+    out = x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
+    _geglu[(triton.cdiv(out.numel(), 1024),)](x, out, out.numel(), inner=out.shape[-1], block=1024, num_warps=4)
+    return out
