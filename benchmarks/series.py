@@ -1,0 +1,134 @@
+"""The runs of a scenario: warm-ups side by side, timed rounds one after another, every answer on disk at once."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fleet import Failed, Worker
+from scenarios import Scenario
+
+CONTEXT_MIB = 700
+"""What a process has on the GPU besides its allocator."""
+COMPILE_SECONDS = 300
+FEWEST_ROUNDS = 3
+
+
+@dataclass
+class Clock:
+    """The time that is left of a budget in seconds."""
+
+    budget: float
+    began: float = field(default_factory=time.monotonic)
+
+    def left(self) -> float:
+        """Seconds, below 0 when it is over."""
+        return self.budget - (time.monotonic() - self.began)
+
+
+@dataclass
+class Book:
+    """What was found: also written line by line to path, so that a run that is cut off keeps it.
+
+    first, second: the two first answers of each contestant's life. answers: by scenario and contestant. failures: contestant, where, why.
+    """
+
+    path: Path
+    say: Callable[[str], None]
+    answers: dict[Scenario, dict[str, list[dict]]] = field(default_factory=dict)
+    warm: dict[str, list[dict]] = field(default_factory=dict)
+    failures: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def note(self, kind: str, **fields) -> None:
+        """One JSON line."""
+        with self.path.open("a") as file:
+            file.write(json.dumps({"kind": kind} | fields) + "\n")
+
+    def fail(self, name: str, where: str, why: str) -> None:
+        """Reported at the end; the others go on."""
+        self.failures.append((name, where, why))
+        self.note("failure", contestant=name, where=where, why=why)
+        self.say(f"  {name}: FAILED in {where}: {why}")
+
+    def warmed(self, name: str, scenario: Scenario, answer: dict) -> None:
+        """An untimed run."""
+        self.warm.setdefault(name, []).append(answer)
+        self.note("warm", contestant=name, scenario=scenario.fields(), answer=answer)
+
+    def timed(self, name: str, scenario: Scenario, answer: dict) -> None:
+        """A timed run."""
+        self.answers.setdefault(scenario, {}).setdefault(name, []).append(answer)
+        self.note("run", contestant=name, scenario=scenario.fields(), answer=answer)
+
+
+def each(fleet: dict[str, Worker], names: list[str], command: dict | None, seconds: float, together: bool, book: Book, where: str) -> dict[str, dict]:
+    """The answers of those that answered; side by side, or one after another."""
+    answers = {}
+    groups = [names] if together else [[name] for name in names]
+    for group in groups:
+        for name in group if command else []:  # None: they were asked before
+            fleet[name].send(command)
+        ends = time.monotonic() + seconds
+        for name in group:
+            try:
+                answers[name] = fleet[name].receive(ends - time.monotonic())
+            except Failed as failure:
+                book.fail(name, where, str(failure))
+    for name in [name for name in fleet if not fleet[name].alive]:
+        del fleet[name]
+    return answers
+
+
+def crowded(answers: dict[str, dict]) -> bool:
+    """Whether the processes' caches together come near to the GPU's memory."""
+    memories = [answer["memory"] for answer in answers.values() if "device" in answer["memory"]]
+    return bool(memories) and sum(memory["reserved"] + CONTEXT_MIB for memory in memories) > 0.8 * memories[0]["device"]
+
+
+def takes_part(worker: Worker, scenario: Scenario, compiled: set[tuple[int, int]], seconds: float) -> bool:
+    """A compiled UNet needs minutes for a new shape."""
+    return not worker.row.compiled or scenario.shape in compiled or seconds > COMPILE_SECONDS
+
+
+@dataclass
+class Series:
+    """How long and how often: at least FEWEST_ROUNDS while the clock has time. compiled: the shapes that compiled UNets have met."""
+
+    book: Book
+    clock: Clock
+    rounds: int
+    warmup: int
+    together: bool
+    compiled: set[tuple[int, int]]
+
+    def play(self, scenario: Scenario, fleet: dict[str, Worker], seconds: float) -> None:
+        """Warm-ups, then rounds, within about seconds."""
+        ends = self.clock.left() - seconds
+        names = [name for name, worker in fleet.items() if takes_part(worker, scenario, self.compiled, seconds)]
+        for name in fleet.keys() - set(names):
+            self.book.fail(name, scenario.name, "left out: no time to compile for this shape")
+        command, answers = {"do": "run", "scenario": scenario.fields()}, {}
+        for _ in range(self.warmup):
+            answers = each(fleet, names, command, max(seconds / 2, 60), self.together, self.book, scenario.name)
+            names = list(answers)
+            for name, answer in answers.items():
+                self.book.warmed(name, scenario, answer)
+        self.compiled.add(scenario.shape)
+        release = crowded(answers)
+        self.book.note("rounds", scenario=scenario.fields(), contestants=names, caches_released=release)
+        for done in range(self.rounds):
+            if not names or self.clock.left() < 0 or (done >= FEWEST_ROUNDS and self.clock.left() < ends):
+                break
+            names = [name for name in names if self._turn(scenario, fleet, name, release)]
+
+    def _turn(self, scenario: Scenario, fleet: dict[str, Worker], name: str, release: bool) -> bool:
+        """One timed run; where processes give their caches back between turns, one step before it fills them again."""
+        limit = max(self.clock.left() + 30, 30)
+        command = {"do": "run", "scenario": scenario.fields(), "release": release}
+        if release and not each(fleet, [name], command | {"scenario": scenario.one_step().fields(), "release": False}, limit, False, self.book, scenario.name):
+            return False
+        answer = each(fleet, [name], command, limit, False, self.book, scenario.name)
+        if name in answer:
+            self.book.timed(name, scenario, answer[name])
+        return name in answer
