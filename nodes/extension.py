@@ -7,6 +7,7 @@ from .animate import ApplyMotionAdapter
 from .load import LoadMotionAdapter, LoadMotionLora
 from .remote import FalTextToVideo, FalVideoToVideo, TextToVideo
 from .sample import EmptyVideoLatent, TurboSampler, TurboSchedule
+from .tail import DecodeAndCombine
 from .tiny import LoadTinyTurbo
 from .travel import PromptTravel
 from .video import CombineVideo, LoadVideoFrames
@@ -22,6 +23,6 @@ class AnimateDiffTurbo(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""
         return [
-            LoadMotionAdapter, LoadMotionLora, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo, LoadVideoFrames, PromptTravel,
-            LoadTinyTurbo, TextToVideo, FalTextToVideo, FalVideoToVideo,
+            LoadMotionAdapter, LoadMotionLora, ApplyMotionAdapter, EmptyVideoLatent, TurboSampler, TurboSchedule, CombineVideo, DecodeAndCombine, LoadVideoFrames,
+            PromptTravel, LoadTinyTurbo, TextToVideo, FalTextToVideo, FalVideoToVideo,
         ]  # fmt: skip

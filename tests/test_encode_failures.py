@@ -146,7 +146,7 @@ def test_a_frame_of_nan_is_refused_with_its_number(format, bad, tmp_path):
     ([torch.zeros(8, 8, 2)], r"frame 0 is \(8, 8, 2\)"),
     ([torch.zeros(1, 8, 8, 3)], r"frame 0 is \(1, 8, 8, 3\)"),
     ([torch.zeros(0, 8, 3)], r"frame 0 is \(0, 8, 3\)"),
-    ([torch.zeros(8, 8, 3, dtype=torch.uint8)], "uint8"),
+    ([torch.zeros(8, 8, 3, dtype=torch.int64)], "int64"),
 ])
 @pytest.mark.parametrize("format", FORMATS)
 def test_frames_that_make_no_clip_are_refused(frames, reason, format, tmp_path):

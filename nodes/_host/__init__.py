@@ -1,5 +1,6 @@
 """The only contact with ComfyUI's internals: official hooks of ModelPatcher, on clones, and nothing else."""
 
+from .decode import clip_latents, decoded, pixel_size
 from .files import (
     ADAPTER_FOLDER,
     LORA_FOLDER,
@@ -36,6 +37,8 @@ __all__ = [
     "TurboEPS",
     "TurboVPrediction",
     "apply_motion",
+    "clip_latents",
+    "decoded",
     "empty_latent",
     "file_path",
     "file_state",
@@ -49,6 +52,7 @@ __all__ = [
     "metadata",
     "new_file",
     "opened",
+    "pixel_size",
     "recipe",
     "register_folders",
     "run_at_fal",

@@ -7,7 +7,7 @@ from server import ROOT
 
 NAMES = (
     "LoadMotionAdapter", "LoadMotionLora", "ApplyMotionAdapter", "EmptyVideoLatent", "TurboSampler", "TurboSchedule", "CombineVideo",
-    "LoadVideoFrames", "PromptTravel", "LoadTinyTurbo", "TextToVideo", "FalTextToVideo", "FalVideoToVideo",
+    "DecodeAndCombine", "LoadVideoFrames", "PromptTravel", "LoadTinyTurbo", "TextToVideo", "FalTextToVideo", "FalVideoToVideo",
 )  # fmt: skip
 NODES = [f"AnimateDiffTurbo_{name}" for name in NAMES]
 
