@@ -1,15 +1,25 @@
-"""What one evaluation costs in operations and bytes, counted without running it: python benchmarks/counters.py [--ade FOLDER]
+"""What one evaluation costs in operations and bytes, counted without running it: python benchmarks/counters.py
 
-Deterministic, unlike a clock. Needs a ComfyUI (COMFYUI_PATH or ~/comfy/ComfyUI) for the whole UNet; weights and activations are fakes
-without memory (torch's FakeTensorMode), in float16 at the published widths.
+Deterministic, unlike a clock: 16 frames with their unconditional half, 64x64 latents, float16, the v3 layout at the published widths, eager mode. Weights
+and activations are fakes without memory (torch's FakeTensorMode). Needs a ComfyUI (COMFYUI_PATH or ~/comfy/ComfyUI); prints JSON.
+
+A kernel of ours counts as the operations and bytes of its plain form, because fakes are on the CPU, where the plain form runs. Upsampling counts as
+ComfyUI's own, which is as many operations as the folded form on a GPU and more bytes.
 """
 
+import importlib
+import json
+import os
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+FRAMES, CONDS, SIDE, TOKENS, TEXT_WIDTH = 16, 2, 64, 77, 768
 LAYOUT = {"aten.clone", "aten.copy_", "aten._to_copy", "aten.contiguous", "aten.copy"}
 """Operations that only move elements (a cast counts as one of them)."""
 FREE = {"aten.empty", "aten.empty_strided", "aten.empty_like", "aten.new_empty", "aten.detach", "aten.lift_fresh", "aten._unsafe_view", "aten.empty_permuted"}
@@ -69,3 +79,72 @@ class Counters(TorchDispatchMode):
     def bytes(self) -> int:
         """All bytes read and written."""
         return self.by_bytes.total()
+
+
+def _unet(dtype: torch.dtype) -> torch.nn.Module:
+    """ComfyUI's UNet of SD1.5."""
+    import comfy.ops
+    import comfy.supported_models
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    depths = {"transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1}
+    return UNetModel(
+        image_size=32, in_channels=4, out_channels=4, num_res_blocks=[2, 2, 2, 2], channel_mult=[1, 2, 4, 4], num_heads=8,
+        use_spatial_transformer=True, legacy=False, num_classes=None, dtype=dtype,
+        operations=comfy.ops.disable_weight_init, **comfy.supported_models.SD15.unet_config | depths,
+    )  # fmt: skip
+
+
+def _summary(counters: Counters) -> dict[str, object]:
+    return {
+        "operations": counters.total, "layout_copies": counters.layout_copies, "gigabytes": round(counters.bytes / 1e9, 2),
+        "by_name": dict(counters.operations.most_common()),
+    }  # fmt: skip
+
+
+def evaluation(dtype: torch.dtype = torch.float16) -> dict[str, object]:
+    """Counts of the bare UNet, of the UNet with motion, and of each motion module by its name."""
+    layers = importlib.import_module("animatediff_turbo.nodes._host.layers")
+    operations = importlib.import_module("animatediff_turbo.nodes._host.operations")
+    from animatediff_turbo.motion_modules.config import Layout
+    from animatediff_turbo.motion_modules.layers import positional_encoding
+    from animatediff_turbo.motion_modules.model import MotionModel, names
+
+    layout = Layout((320, 640, 1280, 1280), 2, False)
+    with FakeTensorMode(), torch.no_grad():
+        unet = _unet(dtype)
+        adapter = MotionModel(layout, operations.Operations, fused=True, dtype=dtype)
+        transformers = adapter.transformers()
+        places = layers.places_of(unet, layout.mid_block)
+        positions = {width: positional_encoding(FRAMES, width, torch.empty(0, dtype=dtype)) for width in set(layout.widths)}
+        motion = layers.Motion(FRAMES, 1.0, False, {id(layer): transformers[name] for (layer, _), name in zip(places, names(layout), strict=True)}, positions)
+        handlers = [(kind, handler) for kind, handler in layers.HANDLERS if kind.__name__ != "Upsample"]
+        n = CONDS * FRAMES
+        x, times, text = torch.empty(n, 4, SIDE, SIDE, dtype=dtype), torch.empty(n, dtype=dtype), torch.empty(n, TOKENS, TEXT_WIDTH, dtype=dtype)
+        with Counters() as bare:
+            unet(x, times, text, transformer_options={})
+        with Counters() as whole:
+            unet(x, times, text, transformer_options={"patches": {"forward_timestep_embed_patch": handlers}}, time_context=motion)
+        modules = {}
+        for name, channels in zip(names(layout), layout.channels(), strict=True):
+            with Counters() as one:
+                transformers[name](torch.empty(n, channels, 8, 8, dtype=dtype), FRAMES, positions=positions[channels])
+            modules[name] = _summary(one)
+    return {"unet": _summary(bare), "with_motion": _summary(whole), "modules": modules}
+
+
+def main() -> None:
+    """The command line."""
+    comfyui = Path(os.environ.get("COMFYUI_PATH", "~/comfy/ComfyUI")).expanduser()
+    if not (comfyui / "main.py").is_file():
+        raise SystemExit("There is no ComfyUI: set COMFYUI_PATH to a checkout, or put one at ~/comfy/ComfyUI.")
+    sys.path.insert(0, str(comfyui))
+    importlib.import_module("utils")  # before nodes.py puts ComfyUI's folder "comfy" in front, which has one too
+    import comfy.cli_args
+
+    comfy.cli_args.args.cpu = comfy.cli_args.args.use_pytorch_cross_attention = True  # attention as it is on a GPU
+    json.dump(evaluation(), sys.stdout, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -66,8 +66,8 @@ def _fast(x: Tensor) -> bool:
 
 @functools.cache
 def works(device: torch.device) -> bool:
-    """Whether Triton is here, compiles for a CUDA device and computes what torch does; what is wrong is logged once."""
-    if torch.cuda.get_device_capability(device) < CAPABILITY:
+    """Whether Triton is here, compiles for a device and computes what torch does; what is wrong is logged once."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < CAPABILITY:
         return False
     try:
         from . import triton_kernels

@@ -35,13 +35,14 @@ def _attention(
         scores = tl.dot(tl.load(q + at, mask=mask, other=0.0), tl.trans(tl.load(k + at, mask=mask, other=0.0)), scores, input_precision="ieee")
     same = (row // slots)[:, None] == (row // slots)[None, :]
     scores = tl.where(same & (frame < frames)[None, :], scores * scale, float("-inf"))
-    scores = tl.exp2(scores - tl.max(scores, 1)[:, None])
-    weights = scores / tl.sum(scores, 1)[:, None]
+    weights = tl.exp2(scores - tl.max(scores, 1)[:, None])  # divided by their sum at the end: the largest is 1, which every dtype holds exactly
+    total = tl.sum(weights, 1)[:, None]
     for start in tl.static_range(0, width, part):
         at = (start + column)[None, :]
         mask = there[:, None] & (at < width)
         values = tl.load(v + at, mask=mask, other=0.0)
-        tl.store(out + at, tl.dot(weights.to(values.dtype), values, input_precision="ieee").to(values.dtype), mask=mask)
+        sums = tl.dot(weights.to(values.dtype), values, input_precision="ieee")
+        tl.store(out + at, (sums / total).to(values.dtype), mask=mask)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -10,10 +10,11 @@ import comfy.model_patcher
 import comfy.patcher_extension
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 
 from ...motion_modules.layers import TemporalTransformer, positional_encoding
 from ...motion_modules.preflight import check_frames
+from . import spatial
 from .recipe import KEY, Recipe
 from .strength import Strength, frames_in_call
 
@@ -32,6 +33,11 @@ class Motion:
     pooled_norm: bool
     transformers: dict[int, TemporalTransformer]
     positions: dict[int, torch.Tensor]
+
+    @property
+    def acts(self) -> bool:
+        """False at strength 0, where a call is to be the bare model's to the last bit."""
+        return isinstance(self.strength, torch.Tensor) or self.strength != 0
 
     def add(self, layer: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
         """x, (b * frames, c, h, w), the output of layer, with the motion that belongs there."""
@@ -76,12 +82,12 @@ class Call:
 def install(model: comfy.model_patcher.ModelPatcher, call: Call) -> None:
     """Every run of model and of its clones has the call's motion."""
     model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.APPLY_MODEL, KEY, call)
-    model.set_model_forward_timestep_embed_patch((SpatialTransformer, _after_attention))
-    model.set_model_forward_timestep_embed_patch((ResBlock, _after_resblock))
+    for handler in HANDLERS:
+        model.set_model_forward_timestep_embed_patch(handler)
 
 
 def _after_attention(layer, x, emb, context, transformer_options, output_shape, motion: Motion, *_):
-    x = layer(x, context, transformer_options)
+    x = spatial.spatial_transformer(layer, x, context, transformer_options) if motion.acts else layer(x, context, transformer_options)
     if "transformer_index" in transformer_options:  # the handler replaces the code that counts
         transformer_options["transformer_index"] += 1
     return motion.add(layer, x)
@@ -89,6 +95,14 @@ def _after_attention(layer, x, emb, context, transformer_options, output_shape, 
 
 def _after_resblock(layer, x, emb, context, transformer_options, output_shape, motion: Motion, *_):
     return motion.add(layer, layer(x, emb))
+
+
+def _upsample(layer, x, emb, context, transformer_options, output_shape, motion: Motion, *_):
+    return spatial.upsample(layer, x, output_shape) if motion.acts else layer(x, output_shape=output_shape)
+
+
+HANDLERS = (SpatialTransformer, _after_attention), (ResBlock, _after_resblock), (Upsample, _upsample)
+"""The layers of the UNet that run through here, as set_model_forward_timestep_embed_patch takes them."""
 
 
 def places_of(unet: torch.nn.Module, mid_block: bool) -> list[tuple[torch.nn.Module, int]]:

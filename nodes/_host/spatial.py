@@ -1,0 +1,126 @@
+"""ComfyUI's layers between the motion modules, with the same weights and arithmetic and fewer passes over memory.
+
+Only where nothing else needs ComfyUI's own: no attention patches, no hooks, no replaced forward, not under torch.compile, which joins operations by
+itself. Everywhere else, and for every layer that is built in another way, ComfyUI's forward runs.
+"""
+
+import functools
+import itertools
+
+import comfy.ops
+import torch
+from comfy.ldm.modules.attention import GEGLU, BasicTransformerBlock, FeedForward, SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import Upsample
+from torch import Tensor
+
+from ...motion_modules.kernels import geglu
+
+ATTENTION_PATCHES = frozenset(("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch"))
+FOLDING_PIXELS = {"cuda": 2048, "cpu": 256}
+"""From so many pixels of all frames on, folding an upsampling's weights costs less than it saves (measured on an H200 and on a CPU)."""
+
+
+def spatial_transformer(layer: SpatialTransformer, x: Tensor, context: Tensor | None, options: dict) -> Tensor:
+    """What layer(x, context, options) gives. x: (n, c, h, w)."""
+    if not _free(options) or not isinstance(context, Tensor) or not _is_stock(layer):
+        return layer(x, context, options)
+    options["activations_shape"] = list(x.shape)
+    h = layer.norm(x).flatten(2)
+    weight, bias, stream = comfy.ops.cast_bias_weight(layer.proj_in, h, offloadable=True)
+    tokens = torch.baddbmm(bias, h.transpose(1, 2), weight.flatten(1).t().expand(len(h), -1, -1))  # n (h w) c
+    comfy.ops.uncast_bias_weight(layer.proj_in, weight, bias, stream)
+    for index, block in enumerate(layer.transformer_blocks):
+        options["block_index"] = index
+        tokens = tokens + block.attn1(block.norm1(tokens), context=None, value=None, transformer_options=options)
+        tokens = tokens + block.attn2(block.norm2(tokens), context=context, value=None, transformer_options=options)
+        gated, _, project = block.ff.net  # the second is dropout, which does nothing here
+        tokens = tokens + project(geglu(gated.proj(block.norm3(tokens))))
+    weight, bias, stream = comfy.ops.cast_bias_weight(layer.proj_out, tokens, offloadable=True)
+    h = torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(tokens), -1, -1), tokens.transpose(1, 2))  # n c (h w)
+    comfy.ops.uncast_bias_weight(layer.proj_out, weight, bias, stream)
+    return h.view_as(x) + x
+
+
+def upsample(layer: Upsample, x: Tensor, output_shape: torch.Size | None) -> Tensor:
+    """What layer(x, output_shape) gives. x: (n, c, h, w).
+
+    In a picture of which every pixel stands four times, a 3x3 kernel covers 2x2 different ones: 4 products in place of 9, with sums of its weights.
+    """
+    n, _, height, width = x.shape
+    doubled = output_shape is None or tuple(output_shape[2:]) == (2 * height, 2 * width)
+    fold = _FOLDED.get(x.device.type) if torch.version.hip is None else None
+    if torch.compiler.is_compiling() or fold is None or not doubled or n * height * width < FOLDING_PIXELS[x.device.type] or not _is_usual(layer):
+        return layer(x, output_shape=output_shape)
+    weight, bias, stream = comfy.ops.cast_bias_weight(layer.conv, x, offloadable=True)
+    result = fold(x, weight, bias)
+    comfy.ops.uncast_bias_weight(layer.conv, weight, bias, stream)
+    return result
+
+
+def transposed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 3x3 convolution of x with every pixel four times, as one transposed convolution. x: (n, c, h, w). Returns (n, d, 2h, 2w)."""
+    kernel = (weight.flatten(2) @ _sums(_TRANSPOSED, weight.dtype, weight.device)).unflatten(2, (4, 4))
+    return torch.nn.functional.conv_transpose2d(x, kernel.transpose(0, 1), bias, stride=2, padding=1)
+
+
+def four(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The same as four convolutions, one for every second row and column of the result."""
+    n, _, height, width = x.shape
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
+    result = x.new_empty(n, len(weight), height, 2, width, 2)
+    for i, j in itertools.product((0, 1), (0, 1)):
+        kernel = (weight.flatten(2) @ _sums((_ROWS[i], _ROWS[j]), weight.dtype, weight.device)).unflatten(2, (2, 2))
+        result[:, :, :, i, :, j] = torch.nn.functional.conv2d(padded[:, :, i : i + height + 1, j : j + width + 1], kernel, bias)
+    return result.view(n, len(weight), 2 * height, 2 * width)
+
+
+# which of a side's three weights each of the others is the sum of
+_ROWS = ((1, 0), (0, 1), (0, 1)), ((1, 0), (1, 0), (0, 1))
+_TRANSPOSED = (((0, 0, 1, 1), (0, 1, 1, 0), (1, 1, 0, 0)),) * 2
+_FOLDED = {"cuda": transposed, "cpu": four}  # cuDNN is fastest with the first, oneDNN with the second
+
+
+@functools.cache
+def _sums(sides: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """(9, k): a 3x3 kernel's weights to those of a kernel whose two sides sum up as given."""
+    rows, columns = (torch.tensor(side, dtype=dtype) for side in sides)
+    return torch.kron(rows, columns).to(device)
+
+
+def _free(options: dict) -> bool:
+    return not torch.compiler.is_compiling() and not ATTENTION_PATCHES & options.get("patches", {}).keys() and not options.get("patches_replace")
+
+
+def _bare(module: torch.nn.Module) -> bool:
+    """Whether nobody has hung something on it, such as a LoRA in bypass mode, which replaces a layer's forward."""
+    return "forward" not in vars(module) and not module._forward_hooks and not module._forward_pre_hooks
+
+
+def _untouched(module: torch.nn.Module, kind: type) -> bool:
+    """Whether it is of this very class, and nobody has hung something on it or on the class."""
+    return type(module) is kind and _bare(module) and kind.forward.__module__ == kind.__module__
+
+
+def _is_stock(layer: SpatialTransformer) -> bool:
+    projections = (layer.proj_in, layer.proj_out)
+    pointwise = all(isinstance(each, torch.nn.Conv2d) and each.kernel_size == (1, 1) and each.bias is not None and _bare(each) for each in projections)
+    return pointwise and _untouched(layer, SpatialTransformer) and all(map(_is_stock_block, layer.transformer_blocks))
+
+
+def _is_stock_block(block: BasicTransformerBlock) -> bool:
+    return (
+        _untouched(block, BasicTransformerBlock)
+        and not (block.ff_in or block.disable_self_attn or block.switch_temporal_ca_to_sa)
+        and block.is_res
+        and block.attn2 is not None
+        and _untouched(block.ff, FeedForward)
+        and len(block.ff.net) == 3
+        and _untouched(block.ff.net[0], GEGLU)
+        and isinstance(block.ff.net[1], torch.nn.Dropout)
+    )
+
+
+def _is_usual(layer: Upsample) -> bool:
+    conv = layer.conv if layer.use_conv and layer.dims == 2 else None
+    usual = conv is not None and (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
+    return usual and conv.padding_mode == "zeros" and _untouched(layer, Upsample) and _bare(conv)

@@ -1,0 +1,122 @@
+"""Prints, as JSON, how exact nodes/_host/spatial.py is beside ComfyUI's own layers, and where it leaves the work to them. Started by test_spatial.py."""
+
+import importlib
+import json
+import os
+import sys
+
+sys.path.insert(0, os.environ["COMFYUI_PATH"])
+importlib.import_module("utils")  # before nodes.py puts ComfyUI's folder "comfy" in front, which has one too
+import comfy.cli_args
+
+comfy.cli_args.args.cpu = comfy.cli_args.args.use_pytorch_cross_attention = True
+import comfy.ops
+import torch
+from comfy.ldm.modules.attention import SpatialTransformer
+from comfy.ldm.modules.diffusionmodules.openaimodel import Upsample
+
+from animatediff_turbo.nodes._host import spatial
+
+
+def relative(found, right):
+    return float((found.double() - right.double()).norm() / right.double().norm())
+
+
+def filled(layer):
+    generator = torch.Generator().manual_seed(0)
+    for parameter in layer.parameters():
+        parameter.copy_(torch.randn(parameter.shape, generator=generator) / max(1, parameter[0].numel()) ** 0.5)
+    return layer
+
+
+def transformer(dtype=torch.float32, operations=comfy.ops.disable_weight_init, **options):
+    return SpatialTransformer(64, 8, 8, depth=1, context_dim=32, operations=operations, dtype=dtype, **options)
+
+
+def upsampling(dtype=torch.float32, **options):
+    return Upsample(64, True, operations=comfy.ops.disable_weight_init, dtype=dtype, **options)
+
+
+def errors(dtype):
+    """(fast, ComfyUI's) against float64."""
+    x, text = torch.randn(6, 64, 8, 12).to(dtype), torch.randn(6, 7, 32).to(dtype)
+    layer = filled(transformer(dtype))
+    exact = transformer(torch.float64)
+    exact.load_state_dict({name: tensor.double() for name, tensor in layer.state_dict().items()})
+    right = exact(x.double(), text.double(), {}) - x
+    result = {f"transformer {dtype}": [relative(each - x, right) for each in (spatial.spatial_transformer(layer, x, text, {}), layer(x, text, {}))]}
+    layer, picture = filled(upsampling(dtype)), torch.randn(24, 64, 8, 12).to(dtype)
+    weight, bias = layer.conv.weight, layer.conv.bias
+    right = torch.nn.functional.conv2d(torch.nn.functional.interpolate(picture.double(), scale_factor=2), weight.double(), bias.double(), padding=1)
+    plain = relative(layer(picture), right)
+    result[f"four {dtype}"] = [relative(spatial.four(picture, weight, bias), right), plain]
+    result[f"transposed {dtype}"] = [relative(spatial.transposed(picture, weight, bias), right), plain]
+    return result
+
+
+def left_alone():
+    """Cases in which ComfyUI's own layer must have run: whether the result is its to the last bit, and whether what hangs on it was called."""
+    x, text, calls = torch.randn(6, 64, 8, 12), torch.randn(6, 7, 32), []
+    patch = lambda n, context, value, options: (calls.append(1), (n * 1.5, context, value))[1]
+    replace = lambda q, k, v, options: (calls.append(1), q)[1]
+    cases = {
+        "attn1_patch": {"patches": {"attn1_patch": [patch]}}, "attn2_patch": {"patches": {"attn2_patch": [patch]}},
+        "attn1_output_patch": {"patches": {"attn1_output_patch": [lambda n, options: (calls.append(1), n * 2)[1]]}},
+        "attn2_output_patch": {"patches": {"attn2_output_patch": [lambda n, options: (calls.append(1), n * 2)[1]]}},
+        "middle_patch": {"patches": {"middle_patch": [lambda n, options: (calls.append(1), n * 2)[1]]}},
+        "patches_replace": {"block": ("input", 1), "patches_replace": {"attn1": {("input", 1): replace}}},
+    }  # fmt: skip
+    result = {}
+    layer = filled(transformer())
+    for name, options in cases.items():
+        calls.clear()
+        found = spatial.spatial_transformer(layer, x, text, dict(options))
+        result[name] = bool(calls) and torch.equal(found, layer(x, text, dict(options)))
+    for name, place in (("hook on the layer", layer), ("hook on a block", layer.transformer_blocks[0]), ("hook on the GEGLU", layer.transformer_blocks[0].ff.net[0])):
+        calls.clear()
+        handle = place.register_forward_hook(lambda *_: calls.append(1))
+        spatial.spatial_transformer(layer, x, text, {})
+        result[name] = len(calls) == 1
+        handle.remove()
+    for name, place in (("another forward of a projection", layer.proj_in), ("another forward of the GEGLU", layer.transformer_blocks[0].ff.net[0])):
+        calls.clear()
+        forward = place.forward
+        place.forward = lambda *given, forward=forward: (calls.append(1), forward(*given))[1]
+        spatial.spatial_transformer(layer, x, text, {})
+        result[name] = len(calls) == 1
+        del place.forward
+    linear = filled(transformer(use_linear=True))
+    result["linear projections"] = torch.equal(spatial.spatial_transformer(linear, x, text, {}), linear(x, text, {}))
+    up, picture = filled(upsampling()), torch.randn(24, 64, 8, 12)
+    odd = torch.Size((24, 64, 15, 23))
+    result["odd size"] = torch.equal(spatial.upsample(up, picture, odd), up(picture, odd))
+    result["few pixels"] = torch.equal(spatial.upsample(up, picture[:1], None), up(picture[:1]))
+    handle = up.conv.register_forward_hook(lambda *_: calls.append(1))
+    calls.clear()
+    spatial.upsample(up, picture, None)
+    result["hook on the convolution"] = len(calls) == 1
+    handle.remove()
+    return result
+
+
+def main():
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        report = {"errors": {}, "left_alone": left_alone()}
+        for dtype in (torch.float32, torch.float16, torch.bfloat16):
+            report["errors"] |= errors(dtype)
+        cast, x, text = filled(transformer(torch.float16, comfy.ops.manual_cast)), torch.randn(6, 64, 8, 12), torch.randn(6, 7, 32)
+        cast.proj_in.weight_function = [lambda weight: weight * 2]  # as a LoRA that is not baked into the weights
+        report["weights that are cast and patched"] = relative(spatial.spatial_transformer(cast, x, text, {}), cast(x, text, {}))
+        options = [{}, {}]
+        layer = filled(transformer())
+        spatial.spatial_transformer(layer, x, text, options[0])
+        layer(x, text, options[1])
+        report["same traces in the options"] = options[0] == options[1]
+        up, picture = filled(upsampling()), torch.randn(24, 64, 8, 12)
+        report["folds"] = not torch.equal(spatial.upsample(up, picture, None), up(picture))
+    sys.stdout.write(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

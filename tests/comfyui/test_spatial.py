@@ -1,0 +1,41 @@
+"""The layers between the motion modules: as exact as ComfyUI's own, and left to them wherever something else hangs on them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def report(comfy):
+    program = Path(__file__).with_name("spatial_program.py")
+    environment = os.environ | {"COMFYUI_PATH": str(comfy.path), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return json.loads(result.stdout)
+
+
+def test_errors_against_float64_are_at_most_a_quarter_above_comfyuis(report):
+    assert len(report["errors"]) == 9
+    for case, (ours, theirs) in report["errors"].items():
+        # a convolution in float32 is exact to 1e-6 by any order of its sums
+        assert ours <= 1.25 * theirs or (ours < 1e-6 and "float32" in case), (case, ours, theirs)
+
+
+def test_comfyuis_own_layers_run_where_something_needs_them(report):
+    assert len(report["left_alone"]) == 15 and all(report["left_alone"].values()), report["left_alone"]
+
+
+def test_weights_are_cast_and_patched_as_comfyui_does(report):
+    assert report["weights that are cast and patched"] <= 1e-6
+
+
+def test_the_options_hold_what_comfyui_leaves_there(report):
+    assert report["same traces in the options"]
+
+
+def test_the_upsampling_is_folded_at_all(report):
+    assert report["folds"]
