@@ -1,6 +1,6 @@
 """Prompt, or prompt and frames, to frames without ComfyUI: diffusers' base, our motion module, schedule and samplers; the same numbers as the nodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -89,9 +89,13 @@ class TextToVideo:
         for text in (request.prompt, request.negative_prompt):
             prompts.tokenize(self.base.tokenizer, text)
 
-    @torch.no_grad()
     def __call__(self, request: Request, progress: Callable[[int, int], None] | None = None, source: Tensor | None = None) -> Tensor:
-        """The frames, (f, height, width, 3) float32 on the CPU, 0 to 1.
+        """The frames, (f, height, width, 3) float32 on the CPU, 0 to 1; arguments and errors as those of `parts`."""
+        return torch.cat([part.cpu() for part in self.parts(request, progress, source)])
+
+    @torch.no_grad()
+    def parts(self, request: Request, progress: Callable[[int, int], None] | None = None, source: Tensor | None = None) -> Iterator[Tensor]:
+        """The frames a few at a time, (n, height, width, 3) float32 on the device, 0 to 1: each part is decoded when it is asked for.
 
         Args:
             progress: called with the steps done and their number after each.
@@ -113,7 +117,7 @@ class TextToVideo:
         x = noise * start if source is None else self._encode(source) + noise * start
         with attached(self.base.unet, self.motion, request.num_frames, self.strength):
             latents = sample(denoiser, x, sigmas.to(noise.device), {"seed": request.seed}, callback)
-        return self._decode(latents)
+        yield from self._decode(latents)
 
     def _denoiser(self, request: Request, guidance: float, log_sigmas: Tensor) -> sampling.Denoiser:
         """The samplers' model: (x, sigmas) to the clean latents, with guidance."""
@@ -134,7 +138,8 @@ class TextToVideo:
         latents = torch.cat([vae.encode(part, return_dict=False)[0].mode() for part in parts])
         return latents.to(self.base.unet.device, torch.float32) * vae.config.scaling_factor
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor) -> Iterator[Tensor]:
         latents = (latents / self.base.vae.config.scaling_factor).to(self.base.vae.dtype)
-        pixels = [self.base.vae.decode(part, return_dict=False)[0].float().cpu() for part in latents.split(AT_ONCE)]
-        return (torch.cat(pixels) / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()
+        for part in latents.split(AT_ONCE):
+            pixels = self.base.vae.decode(part, return_dict=False)[0].float()
+            yield (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).contiguous()

@@ -1,9 +1,11 @@
 """Many clips from one loaded stack: load, render, write."""
 
+import contextlib
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +19,7 @@ from .. import schema
 from ..motion_modules import checkpoint, schedule
 from ..motion_modules.config import ADAPTERS, AUTO, Adapter, check, identify
 from ..video.encode import FORMATS, encode
+from ..video.pictures import check_finite, extremes, to_bytes
 from ..weights import TINY_MOTION
 from . import base
 from .pipeline import Request, TextToVideo
@@ -130,16 +133,27 @@ def jobs(asked: Mapping[int, Request], models: Models, folder: Path, template: J
 
 
 def render(stack: TextToVideo, job: Job, quiet: bool = False) -> Path:
-    """Renders one clip and returns the path of its file."""
-    with tqdm(total=len(schedule.timesteps(stack.adapter, job.request.num_inference_steps, job.request.strength)), desc=job.path.name, unit="step", disable=quiet or None) as bar:
-        try:
-            frames = stack(job.request, _advance(bar), job.video and job.video.fitted(job.request.width, job.request.height))
-        except torch.cuda.OutOfMemoryError as error:
-            raise ValueError(f"{job.place}the device is out of memory; use a smaller size or fewer frames.") from error
+    """Renders one clip and returns the path of its file, which is written while the clip is decoded."""
     facts = {"animatediff_turbo": asdict(job.request) | {"adapter": stack.adapter.name}}
     format = job.path.suffix.removeprefix(".").lower()
     audio = job.video.audio if job.video and FORMATS[format].audio_codec else None
-    return encode(frames, job.path, job.fps, format, job.quality, audio=audio, metadata=facts).path
+    with tqdm(total=len(schedule.timesteps(stack.adapter, job.request.num_inference_steps, job.request.strength)), desc=job.path.name, unit="step", disable=quiet or None) as bar:
+        try:
+            parts = stack.parts(job.request, _advance(bar), job.video and job.video.fitted(job.request.width, job.request.height))
+            with contextlib.closing(_frames(parts, job.path)) as frames:
+                first = next(frames)  # a file is begun when there is something to write
+                return encode(itertools.chain([first], frames), job.path, job.fps, format, job.quality, audio=audio, metadata=facts).path
+        except torch.cuda.OutOfMemoryError as error:
+            raise ValueError(f"{job.place}the device is out of memory; use a smaller size or fewer frames.") from error
+
+
+def _frames(parts: Iterator[torch.Tensor], path: Path) -> Iterator[torch.Tensor]:
+    """8-bit ones, made on the device."""
+    first = 0
+    for part in parts:
+        check_finite(extremes(part).cpu(), first, path)
+        yield from to_bytes(part).cpu()
+        first += len(part)
 
 
 def _advance(bar: tqdm) -> Callable[[int, int], None]:

@@ -1,6 +1,5 @@
 """video.overlap and the encoder in its thread: both sides end together, whatever goes wrong, and no more waits than should."""
 import dataclasses
-import resource
 import threading
 import weakref
 
@@ -8,6 +7,8 @@ import av
 import pytest
 import torch
 
+from animatediff_turbo.headless import render
+from animatediff_turbo.headless.pipeline import Request
 from animatediff_turbo.video import hardware
 from animatediff_turbo.video.encode import FORMATS, encode
 from animatediff_turbo.video.errors import VideoError
@@ -161,6 +162,7 @@ def test_an_interrupt_in_the_middle_leaves_no_file(format, raised, tmp_path):
 
 @pytest.fixture
 def small_disk():
+    resource = pytest.importorskip("resource", reason="file size limits are POSIX")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     yield
@@ -212,3 +214,12 @@ def test_hardware_is_the_card_or_software_with_a_line_in_the_log(caplog, tmp_pat
 def test_hardware_is_for_mp4(format, caplog):
     assert hardware.hardware(FORMATS[format]) is FORMATS[format]
     assert f"graphics cards do not write {format}" in caplog.text
+
+
+def test_the_command_line_writes_while_it_decodes_the_file_of_all_frames(tmp_path):
+    stack = render.load(render.Models(device="cpu"))
+    request = Request("a red circle moving right on a black background", "", 64, 64, 6, 1, 1.0, 3)
+    encode(stack(request), tmp_path / "all.mp4", 8, "mp4", metadata={"animatediff_turbo": dataclasses.asdict(request) | {"adapter": stack.adapter.name}})
+    render.render(stack, render.Job(request, tmp_path / "parts.mp4"), quiet=True)
+    assert (tmp_path / "parts.mp4").read_bytes() == (tmp_path / "all.mp4").read_bytes()
+    assert [len(part) for part in stack.parts(request)] == [4, 2]

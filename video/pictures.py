@@ -43,9 +43,17 @@ def to_bytes(frames: torch.Tensor, buffer: torch.Tensor | None = None) -> torch.
     return torch.clamp(frames.to(torch.float32), 0, 1, out=buffer).mul_(255).round_().to(torch.uint8)
 
 
-def not_finite(path: Path, index: int) -> VideoError:
-    """The error of a frame that holds NaN or infinite values."""
-    return VideoError(f"{path} was not written: frame {index} holds NaN or infinite values; run the VAE in fp32 or bf16.")
+def extremes(frames: torch.Tensor) -> torch.Tensor:
+    """The least and the greatest value of each frame of (n, h, w, c), (2, n) on their own device; NaN where there is one."""
+    return torch.stack([frames.amin((1, 2, 3)), frames.amax((1, 2, 3))])
+
+
+def check_finite(found: torch.Tensor, first: int, path: Path) -> None:
+    """Raises VideoError about path when extremes, of frames numbered from first on, say that one holds NaN or infinite values."""
+    finite = found.isfinite().all(0)
+    if not finite.all():
+        index = first + int(finite.int().argmin())
+        raise VideoError(f"{path} was not written: frame {index} holds NaN or infinite values; run the VAE in fp32 or bf16.")
 
 
 def pictures(frames: Iterator[torch.Tensor], path: Path, even: bool, max_side: int) -> Iterator[np.ndarray]:
@@ -68,8 +76,7 @@ def pictures(frames: Iterator[torch.Tensor], path: Path, even: bool, max_side: i
         if frame.is_floating_point():
             if buffer is None or buffer.shape != frame.shape:
                 buffer = torch.empty(frame.shape)
-            if not torch.stack(frame.aminmax()).isfinite().all():
-                raise not_finite(path, index)
+            check_finite(torch.stack(frame.aminmax())[:, None], index, path)
             frame = to_bytes(frame, buffer)
         picture = np.ascontiguousarray(frame.expand(-1, -1, 3).numpy())
         padding = ((0, height % 2), (0, width % 2), (0, 0))

@@ -11,7 +11,7 @@ import comfy.sd
 import comfy.utils
 import torch
 
-from ...video.pictures import not_finite, to_bytes
+from ...video.pictures import check_finite, extremes, to_bytes
 
 AT_ONCE = 4
 """Frames through the VAE on a graphics card: fewer leave a fast one idle between them, more keep the encoder waiting; where memory is short core makes
@@ -81,13 +81,12 @@ def decoded(vae: comfy.sd.VAE, samples: torch.Tensor, path: Path) -> Iterator[to
 
 def _part(vae: comfy.sd.VAE, samples: torch.Tensor, first: int) -> _Part:
     frames = _staying(vae).decode(samples)  # n h w c
-    extremes = torch.stack([frames.amin((1, 2, 3)), frames.amax((1, 2, 3))])  # NaN where a frame has one
-    data = to_bytes(frames).contiguous()
+    found, data = extremes(frames), to_bytes(frames).contiguous()
     if data.device.type != "cuda":
-        return _Part(first, data.to("cpu"), extremes.to("cpu"), None)
+        return _Part(first, data.to("cpu"), found.to("cpu"), None)
     with torch.cuda.device(data.device):
         # pinned memory is torch's to use again, once nobody reads it
-        copies = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True).copy_(each, non_blocking=True) for each in (data, extremes)]
+        copies = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True).copy_(each, non_blocking=True) for each in (data, found)]
         ready = torch.cuda.Event()
         ready.record()
     return _Part(first, *copies, ready)
@@ -106,7 +105,5 @@ def _staying(vae: comfy.sd.VAE) -> comfy.sd.VAE:
 def _frames(part: _Part, path: Path) -> Iterator[torch.Tensor]:
     if part.ready is not None:
         part.ready.synchronize()
-    finite = part.extremes.isfinite().all(0)
-    if not finite.all():
-        raise not_finite(path, part.first + int(finite.int().argmin()))
+    check_finite(part.extremes, part.first, path)
     yield from part.frames
