@@ -26,9 +26,9 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 MAX_WIDTH, MAX_LAYERS, MAX_POSITIONS = 8192, 8, 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """The verified tensors of one motion adapter.
+    """The verified tensors of one motion adapter; equal to itself only.
 
     path: the file. state_dict: our names (see `convert`), every tensor of `layout` and no other, finite, as stored.
     positions: frames of the positional encoding that the file stores, None when it stores none.
@@ -48,7 +48,7 @@ class Checkpoint:
         return model.requires_grad_(False).eval()
 
 
-def load(path: str | os.PathLike, copy: bool = False) -> Checkpoint:
+def load(path: str | os.PathLike, copy: bool = False, known: bool = False) -> Checkpoint:
     """Reads and verifies a motion adapter.
 
     Formats: original AnimateDiff and AnimateLCM, diffusers' MotionAdapter, each with or without its positional
@@ -58,6 +58,7 @@ def load(path: str | os.PathLike, copy: bool = False) -> Checkpoint:
     Args:
         path: the file.
         copy: take the tensors into memory, for drives from which mapped files are slow and files that may be replaced meanwhile.
+        known: these very bytes have been loaded before; names and shapes are verified, the numbers are not read again.
     Raises:
         CheckpointError: the file is missing, broken, hostile or something else; one sentence with the fix.
     """
@@ -69,11 +70,11 @@ def load(path: str | os.PathLike, copy: bool = False) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(path, f"is ambiguous, {error}; choose another file") from error
     layout = _verify(path, {name: tensors.shapes[key] for name, key in keys.items()})
-    state_dict = {name: finite(path, key, tensors.read(key)) for name, key in keys.items()}
+    state_dict = {name: tensors.read(key) if known else finite(path, key, tensors.read(key)) for name, key in keys.items()}
     if copy:
         state_dict = {name: tensor.clone() for name, tensor in state_dict.items()}
     encodings = convert.position_keys(tensors.shapes)
-    positions = _positions(path, tensors, encodings, layout)
+    positions = _positions(path, tensors, encodings, layout, known)
     logger.info("%s: %d of its %d tensors are a motion module.", path.name, len(state_dict) + len(encodings), len(tensors.shapes))
     return Checkpoint(path, state_dict, layout, positions)
 
@@ -149,14 +150,14 @@ def finite(path: Path, key: str, tensor: Tensor) -> Tensor:
     """tensor as it is; raises CheckpointError, naming path and key, for NaN, infinity and numbers that no adapter is stored in."""
     if tensor.dtype not in DTYPES:
         raise CheckpointError(path, f"holds {key} as {tensor.dtype}; use a file in float16, bfloat16 or float32")
-    # an extreme is NaN when any element is, and one pass over the file is all that is paid for it
-    if not all(map(math.isfinite, torch.aminmax(tensor))):
+    # one pass over the file is all that is paid for it: a sum is not finite when any element is not, or when it overflows, which the extremes tell apart
+    if not math.isfinite(tensor.sum()) and not all(map(math.isfinite, torch.aminmax(tensor))):
         raise CheckpointError(path, f"has NaN or infinite values in {key}; it is broken, download it again")
     return tensor
 
 
-def _positions(path: Path, tensors: Tensors, stored: Mapping[str, str], layout: Layout) -> int | None:
-    """Frames of the stored positional encodings, each of which must be the one that is computed instead of it."""
+def _positions(path: Path, tensors: Tensors, stored: Mapping[str, str], layout: Layout, known: bool) -> int | None:
+    """Frames of the stored positional encodings, each of which must be the one that is computed instead of it (unless known to be)."""
     if not stored:
         return None
     widths = dict(zip(names(layout), layout.channels(), strict=True))
@@ -167,6 +168,8 @@ def _positions(path: Path, tensors: Tensors, stored: Mapping[str, str], layout: 
     frames = lengths.pop()
     if lengths or not 0 < frames <= MAX_POSITIONS:
         raise CheckpointError(path, "has positional encodings of differing or no length; download it again")
+    if known:
+        return frames
     expected = {width: positional_encoding(frames, width, torch.empty(0)) for width in set(layout.widths)}
     for key, module in stored.items():
         table, width = tensors.read(key).double(), widths[module]

@@ -2,9 +2,13 @@
 
 from comfy_api.latest import io
 
-from ..motion_modules import checkpoint, config, lora
+from ..motion_modules import config, lora
+from ..motion_modules.library import Library
 from . import _host
 from .types import CATEGORY, MotionAdapter
+
+LIBRARY = Library()
+"""The adapters that are in use in this ComfyUI."""
 
 
 class LoadMotionAdapter(io.ComfyNode):
@@ -42,7 +46,7 @@ class LoadMotionAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, family: str) -> io.NodeOutput:
-        loaded = checkpoint.load(_host.file_path(_host.ADAPTER_FOLDER, file), copy=not _host.maps_files())
+        loaded = LIBRARY.load(_host.file_path(_host.ADAPTER_FOLDER, file), copy=not _host.maps_files())
         name = loaded.path.name
         if family == config.AUTO:
             row, how = config.identify(name, loaded.layout, loaded.positions)

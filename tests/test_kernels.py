@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from animatediff_turbo.motion_modules import kernels
 from stacks import relative
+
+from animatediff_turbo.motion_modules import kernels
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton for this platform")
 
@@ -18,7 +19,8 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 @pytest.fixture(scope="module")
 def interpreted():
     script = Path(__file__).with_name("triton_by_interpretation.py")
-    result = subprocess.run([sys.executable, script], env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300)
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, script], check=False, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout)
 

@@ -3,6 +3,7 @@
 import copy
 import logging
 import re
+import weakref
 
 import comfy.lora
 import comfy.model_patcher
@@ -29,8 +30,11 @@ MINIMUM_VERSION = (0, 20, 0)
 BASE_CHANNELS = (4, 9)
 
 
+_patchers: weakref.WeakKeyDictionary[Checkpoint, dict] = weakref.WeakKeyDictionary()  # of each file in use, by dtype and devices
+
+
 class MotionAdapter:
-    """A loaded motion adapter as it travels between nodes; owns one patcher for each dtype and device that it was asked for.
+    """A loaded motion adapter as it travels between nodes. All of one file share a patcher for each dtype and device.
 
     loras: motion LoRAs with their strengths, which the patchers' clones carry as weight patches.
     """
@@ -39,7 +43,6 @@ class MotionAdapter:
         self.checkpoint = checkpoint
         self.recipe = Recipe(adapter, checkpoint.path.name, checkpoint.positions or adapter.max_frames)
         self.loras: tuple[tuple[MotionLora, float], ...] = ()
-        self._patchers: dict[tuple, comfy.model_patcher.ModelPatcher] = {}
 
     def with_lora(self, lora: MotionLora, strength: float) -> "MotionAdapter":
         """This adapter with one more motion LoRA, on the same module in memory; itself at strength 0. Raises CheckpointError when it does not fit."""
@@ -54,11 +57,12 @@ class MotionAdapter:
         """The motion module with its LoRAs under ComfyUI's memory management, in the dtype in which model computes (never its fp8 weight dtype)."""
         dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
         key = dtype, model.load_device, model.offload_device
-        if key not in self._patchers:
-            self._patchers[key] = comfy.model_patcher.CoreModelPatcher(self.checkpoint.build(Operations, dtype), *key[1:])
-            size = self._patchers[key].model_size() / 2**20
+        patchers = _patchers.setdefault(self.checkpoint, {})
+        if key not in patchers:
+            patchers[key] = comfy.model_patcher.CoreModelPatcher(self.checkpoint.build(Operations, dtype), *key[1:])
+            size = patchers[key].model_size() / 2**20
             logger.info("%s: motion module built in %s, %.0f MiB.", self.recipe.file, str(dtype).removeprefix("torch."), size)
-        clone = self._patchers[key].clone()
+        clone = patchers[key].clone()
         for lora, strength in self.loras:
             clone.add_patches(_patches(lora, self.checkpoint.layout), strength)
         return clone
