@@ -77,7 +77,11 @@ def _run(fleet, names, scenario, common: dict, book: Book, seconds: float, toget
 def ceiling(device: str, fleet: dict[str, Worker], book: Book) -> float:
     """TFLOP/s of a matrix product in the run's dtype, measured in a contestant's process; 0 when nobody is there."""
     for worker in fleet.values():
-        found = worker.ask({"do": "ceiling", "side": CEILING_SIDE[device]}, 120)["tflops"]
+        try:
+            found = worker.ask({"do": "ceiling", "side": CEILING_SIDE[device]}, 120)["tflops"]
+        except Failed as failure:
+            book.fail(worker.row.name, "matrix products", str(failure))
+            continue
         book.note("ceiling", tflops=found)
         book.say(f"matrix products: {found:.2f} TFLOP/s")
         return found

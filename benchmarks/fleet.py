@@ -30,7 +30,7 @@ class Worker:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / "worker.py"), json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                env=os.environ | {"PYTHONPATH": os.environ.get("PYTHONPATH", ""), "PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | ({"TORCH_LOGS": "graph_breaks,recompiles"} if row.compiled else {}),
             )  # fmt: skip
         self.answers: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -80,13 +80,21 @@ class Worker:
 
     def stop(self, seconds: float = 10) -> None:
         """Ends it, by force after seconds."""
-        if self.alive and seconds:
-            self.send({"do": "quit"})
+        stop([self], seconds)
+
+
+def stop(workers: list[Worker], seconds: float = 10) -> None:
+    """Asks all to end and waits for seconds together, then ends them by force."""
+    for worker in workers:
+        if worker.alive and seconds:
+            worker.send({"do": "quit"})
+    ends = time.monotonic() + seconds
+    for worker in workers:
         try:
-            self.process.wait(seconds or 0.01)
+            worker.process.wait(max(ends - time.monotonic(), 0.01))
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            worker.process.kill()
+            worker.process.wait()
 
 
 def last_line(log: Path) -> str:

@@ -79,7 +79,7 @@ def _row(name: str, answers: list[dict], scenario: Scenario, run: Run, work: flo
 
 
 def _ratios(scenario: Scenario, answers: dict[str, list[dict]], run: Run) -> list[str]:
-    lines = []
+    lines, failed = [], {verdict.names[0] for verdict in run.verdicts if not verdict.passed}
     for name, found in answers.items():
         row = run.members[name][0]
         for baseline in dict.fromkeys((row.baseline, "ADE")):
@@ -91,6 +91,7 @@ def _ratios(scenario: Scenario, answers: dict[str, list[dict]], run: Run) -> lis
                 cells.append(f"{middle:.2f} ({low:.2f}-{high:.2f})")
             same = gate.counted(found[0]["evaluations"]) == gate.counted(answers[baseline][0]["evaluations"])
             label = row.label if same else "NOT the same UNet calls"
+            label = "nothing, it FAILED the gate" if name in failed else label
             lines.append(f"| {' | '.join([*cells, label if baseline == row.baseline else f'{label}; other flags'])} |")
     columns = ["contestant", "against", "denoise", *(["end to end"] if scenario.tail else []), "may be called"]
     head = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]

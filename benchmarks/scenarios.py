@@ -29,6 +29,11 @@ class Scenario:
         """What a compiled UNet is compiled for: rows of the batch, and pixels."""
         return self.conds * self.frames, self.side
 
+    @property
+    def share(self) -> float:
+        """About how much longer than another one it takes; the constant is for warm-ups and waiting."""
+        return (self.side / 512) ** 2 * (self.cond_frames + 3 * self.frames * self.tail) + 40
+
     def one_step(self) -> "Scenario":
         """The cheapest run with the same tensors."""
         return replace(self, steps=1)

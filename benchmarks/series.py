@@ -9,8 +9,6 @@ from pathlib import Path
 from fleet import Failed, Worker
 from scenarios import Scenario
 
-CONTEXT_MIB = 700
-"""What a process has on the GPU besides its allocator."""
 COMPILE_SECONDS = 300
 FEWEST_ROUNDS = 3
 
@@ -81,9 +79,9 @@ def each(fleet: dict[str, Worker], names: list[str], command: dict | None, secon
 
 
 def crowded(answers: dict[str, dict]) -> bool:
-    """Whether the processes' caches together come near to the GPU's memory."""
+    """Whether the processes' caches fill the GPU, so that they have to be given back between turns. The VAE is greedy."""
     memories = [answer["memory"] for answer in answers.values() if "device" in answer["memory"]]
-    return bool(memories) and sum(memory["reserved"] + CONTEXT_MIB for memory in memories) > 0.8 * memories[0]["device"]
+    return any(memory["free"] < 0.4 * memory["device"] for memory in memories)
 
 
 def takes_part(worker: Worker, scenario: Scenario, compiled: set[tuple[int, int]], seconds: float) -> bool:
@@ -99,7 +97,6 @@ class Series:
     clock: Clock
     rounds: int
     warmup: int
-    together: bool
     compiled: set[tuple[int, int]]
 
     def play(self, scenario: Scenario, fleet: dict[str, Worker], seconds: float) -> None:
@@ -108,14 +105,18 @@ class Series:
         names = [name for name, worker in fleet.items() if takes_part(worker, scenario, self.compiled, seconds)]
         for name in fleet.keys() - set(names):
             self.book.fail(name, scenario.name, "left out: no time to compile for this shape")
-        command, answers = {"do": "run", "scenario": scenario.fields()}, {}
+        command, release = {"do": "run", "scenario": scenario.fields()}, False
         for _ in range(self.warmup):
-            answers = each(fleet, names, command, max(seconds / 2, 60), self.together, self.book, scenario.name)
+            answers = {}
+            for name in names:
+                answers |= each(fleet, [name], command | {"release": release}, max(seconds / 2, 60), False, self.book, scenario.name)
+                if not release and crowded(answers):
+                    release = True
+                    each(fleet, list(fleet), {"do": "release"}, 30, False, self.book, scenario.name)
             names = list(answers)
             for name, answer in answers.items():
                 self.book.warmed(name, scenario, answer)
         self.compiled.add(scenario.shape)
-        release = crowded(answers)
         self.book.note("rounds", scenario=scenario.fields(), contestants=names, caches_released=release)
         for done in range(self.rounds):
             if not names or self.clock.left() < 0 or (done >= FEWEST_ROUNDS and self.clock.left() < ends):

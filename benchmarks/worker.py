@@ -109,6 +109,12 @@ class Session:
         peaks = {"allocated": cuda.max_memory_allocated(), "reserved": cuda.max_memory_reserved(), "now": cuda.memory_reserved(), "free": free, "device": whole}
         return {name: size / 2**20 for name, size in peaks.items()}
 
+    def release(self, command: dict) -> dict:
+        """Gives the allocator's cache back to the GPU."""
+        if self.host.cuda:
+            self.torch.cuda.empty_cache()
+        return {"memory": self.memory()}
+
     def ceiling(self, command: dict) -> dict:
         """TFLOP/s of a plain matrix product."""
         from probe import gemm_tflops
@@ -118,7 +124,7 @@ class Session:
 
 def serve(session: Session, channel) -> None:
     """Until "quit" or the end of the input. Errors of torch are answered; any other ends the process, and its log tells why."""
-    commands = {"run": session.run, "ceiling": session.ceiling}
+    commands = {"run": session.run, "ceiling": session.ceiling, "release": session.release}
     for line in sys.stdin:
         command = json.loads(line)
         if command["do"] == "quit":
