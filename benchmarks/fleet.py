@@ -20,9 +20,9 @@ class Failed(Exception):
 
 
 class Worker:
-    """One process of worker.py. common: the fields of `worker.Settings` that all share."""
+    """One process of worker.py. common: the fields of `worker.Settings` that all share. environment: besides this process's."""
 
-    def __init__(self, row: Contestant, common: dict):
+    def __init__(self, row: Contestant, common: dict, environment: dict[str, str] | None = None):
         self.row, self.log = row, Path(common["out"]) / f"{row.name.replace(' ', '_').replace(',', '')}.log"
         self.about: dict = {}
         self.open_s = 0.0
@@ -30,7 +30,7 @@ class Worker:
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(HERE / "worker.py"), json.dumps(settings)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"} | ({"TORCH_LOGS": "graph_breaks,recompiles"} if row.compiled else {}),
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | ({"TORCH_LOGS": "graph_breaks,recompiles"} if row.compiled else {}) | (environment or {}),
             )  # fmt: skip
         self.answers: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
