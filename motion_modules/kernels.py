@@ -29,13 +29,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (temporal_attention if torch.compiler.is_compiling() else _attention)(q, k, v)
 
 
-def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, positions: Tensor) -> Tensor:
-    """LayerNorm, and a position on top. x: (n, f, c); weight, bias: (c,); positions: (f, c). Returns x's shape."""
-    if _fast(x) and x.is_contiguous() and x.dtype == weight.dtype == positions.dtype:
+def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, positions: Tensor | None = None) -> Tensor:
+    """LayerNorm, and a position on top where it is given. x: (n, f, c); weight, bias: (c,); positions: (f, c). Returns x's shape."""
+    if _fast(x) and x.is_contiguous() and all(each is None or each.dtype == x.dtype for each in (weight, bias, positions)):
         from . import triton_kernels
 
         return triton_kernels.norm(x, weight, bias, eps, positions)
-    return layer_norm(x, x.shape[-1:], weight, bias, eps) + positions
+    result = layer_norm(x, x.shape[-1:], weight, bias, eps)
+    return result if positions is None else result + positions
 
 
 def geglu(x: Tensor) -> Tensor:

@@ -61,9 +61,9 @@ class TokensOut(torch.nn.Linear):
 
 
 class PositionedNorm(torch.nn.LayerNorm):
-    """LayerNorm, and a position on top."""
+    """LayerNorm, and a position on top where it is given."""
 
-    def forward(self, x: Tensor, positions: Tensor) -> Tensor:
+    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
         """x: (n, f, c); positions: (f, c). Returns x's shape."""
         return kernels.norm(x, self.weight, self.bias, self.eps, positions)
 
@@ -136,7 +136,7 @@ class TemporalBlock(torch.nn.Module):
         self.attn1 = TemporalAttention(channels, operations, fused, **factory)
         self.norm2 = norm(channels, **factory)
         self.attn2 = TemporalAttention(channels, operations, fused, **factory)
-        self.norm3 = operations.LayerNorm(channels, **factory)
+        self.norm3 = norm(channels, **factory)
         self.ff = FeedForward(channels, operations, **factory)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:

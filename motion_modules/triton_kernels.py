@@ -60,7 +60,10 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @triton.jit
-def _norm(x, weight, bias, positions, out, count, eps, frames: tl.constexpr, channels: tl.constexpr, slots: tl.constexpr, rows: tl.constexpr):
+def _norm(
+    x, weight, bias, positions, out, count, eps,
+    frames: tl.constexpr, channels: tl.constexpr, slots: tl.constexpr, rows: tl.constexpr, placed: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0) * rows + tl.arange(0, rows)
     column = tl.arange(0, slots)
     there = (row < count)[:, None] & (column < channels)[None, :]
@@ -70,18 +73,21 @@ def _norm(x, weight, bias, positions, out, count, eps, frames: tl.constexpr, cha
     deviation = tl.sqrt(tl.sum(centred * centred, 1) / channels + eps)
     scale = tl.load(weight + column, mask=column < channels, other=0.0).to(tl.float32)
     shift = tl.load(bias + column, mask=column < channels, other=0.0).to(tl.float32)
-    place = tl.load(positions + (row % frames)[:, None] * channels + column[None, :], mask=there, other=0.0).to(tl.float32)
-    tl.store(out + at, (centred / deviation[:, None] * scale[None, :] + shift[None, :] + place).to(out.dtype.element_ty), mask=there)
+    result = centred / deviation[:, None] * scale[None, :] + shift[None, :]
+    if placed:
+        result += tl.load(positions + (row % frames)[:, None] * channels + column[None, :], mask=there, other=0.0).to(tl.float32)
+    tl.store(out + at, result.to(out.dtype.element_ty), mask=there)
 
 
-def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, positions: Tensor) -> Tensor:
-    """LayerNorm, and a position on top. x: (n, f, c); weight, bias: (c,); positions: (f, c); all contiguous. Returns x's shape."""
+def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, positions: Tensor | None = None) -> Tensor:
+    """LayerNorm, and a position on top where it is given. x: (n, f, c); weight, bias: (c,); positions: (f, c); all contiguous. Returns x's shape."""
     channels = x.shape[-1]
     count, rows = x.numel() // channels, 2 if channels <= 512 else 1
     out = x.new_empty(x.shape)
     _norm[(triton.cdiv(count, rows),)](
-        x, weight, bias, positions, out, count, eps,
-        frames=len(positions), channels=channels, slots=triton.next_power_of_2(channels), rows=rows, num_warps=rows if channels <= 1024 else 2,
+        x, weight, bias, bias if positions is None else positions, out, count, eps,
+        frames=1 if positions is None else len(positions), channels=channels, slots=triton.next_power_of_2(channels), rows=rows,
+        placed=positions is not None, num_warps=rows if channels <= 1024 else 2,
     )  # fmt: skip
     return out
 

@@ -31,9 +31,9 @@ class Operations(comfy.ops.manual_cast):
             return result
 
     class PositionedNorm(comfy.ops.manual_cast.LayerNorm):
-        """LayerNorm, and a position on top."""
+        """LayerNorm, and a position on top where it is given."""
 
-        def forward_comfy_cast_weights(self, x: Tensor, positions: Tensor) -> Tensor:
+        def forward_comfy_cast_weights(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
             """x: (n, f, c); positions: (f, c). Returns x's shape."""
             weight, bias, stream = comfy.ops.cast_bias_weight(self, x, offloadable=True)
             result = kernels.norm(x, weight, bias, self.eps, positions)

@@ -13,7 +13,7 @@ from comfy.ldm.modules.attention import GEGLU, BasicTransformerBlock, FeedForwar
 from comfy.ldm.modules.diffusionmodules.openaimodel import Upsample
 from torch import Tensor
 
-from ...motion_modules.kernels import geglu
+from ...motion_modules import kernels
 
 ATTENTION_PATCHES = frozenset(("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch"))
 FOLDING_PIXELS = {"cuda": 2048, "cpu": 256}
@@ -31,14 +31,23 @@ def spatial_transformer(layer: SpatialTransformer, x: Tensor, context: Tensor | 
     comfy.ops.uncast_bias_weight(layer.proj_in, weight, bias, stream)
     for index, block in enumerate(layer.transformer_blocks):
         options["block_index"] = index
-        tokens = tokens + block.attn1(block.norm1(tokens), context=None, value=None, transformer_options=options)
-        tokens = tokens + block.attn2(block.norm2(tokens), context=context, value=None, transformer_options=options)
+        tokens = tokens + block.attn1(_norm(block.norm1, tokens), context=None, value=None, transformer_options=options)
+        tokens = tokens + block.attn2(_norm(block.norm2, tokens), context=context, value=None, transformer_options=options)
         gated, _, project = block.ff.net  # the second is dropout, which does nothing here
-        tokens = tokens + project(geglu(gated.proj(block.norm3(tokens))))
+        tokens = tokens + project(kernels.geglu(gated.proj(_norm(block.norm3, tokens))))
     weight, bias, stream = comfy.ops.cast_bias_weight(layer.proj_out, tokens, offloadable=True)
     h = torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(tokens), -1, -1), tokens.transpose(1, 2))  # n c (h w)
     comfy.ops.uncast_bias_weight(layer.proj_out, weight, bias, stream)
     return h.view_as(x) + x
+
+
+def _norm(layer: torch.nn.LayerNorm, tokens: Tensor) -> Tensor:
+    if not _bare(layer) or layer.weight is None:
+        return layer(tokens)
+    weight, bias, stream = comfy.ops.cast_bias_weight(layer, tokens, offloadable=True)
+    result = kernels.norm(tokens, weight, bias, layer.eps)
+    comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+    return result
 
 
 def upsample(layer: Upsample, x: Tensor, output_shape: torch.Size | None) -> Tensor:
