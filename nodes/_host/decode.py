@@ -58,8 +58,8 @@ class _Part:
 
 
 def decoded(vae: comfy.sd.VAE, samples: torch.Tensor, path: Path) -> Iterator[torch.Tensor]:
-    """The frames, (h, w, c) uint8 on the CPU, in order: the pixels of VAE Decode and Combine Video (decoded as many at a time; how many there are moves
-    a VAE's floats by some 1e-7, and one pixel in ten thousand by one level of 255).
+    """The frames, (h, w, c) uint8 on the CPU, in order: the pixels of VAE Decode and Combine Video, decoded as many at a time. (How many those are moves a
+    VAE's floats by some 1e-7, and so a pixel here and there by one level of 255.)
 
     They become bytes where they were decoded and leave a graphics card as such, while it decodes the next ones. Memory holds two parts of `at_once` frames
     and what the reader keeps, never the clip. Shows core's progress bar; an interrupt comes through between the parts.
@@ -85,7 +85,6 @@ def _part(vae: comfy.sd.VAE, samples: torch.Tensor, first: int) -> _Part:
     if data.device.type != "cuda":
         return _Part(first, data.to("cpu"), found.to("cpu"), None)
     with torch.cuda.device(data.device):
-        # pinned memory is torch's to use again, once nobody reads it
         copies = [torch.empty(each.shape, dtype=each.dtype, pin_memory=True).copy_(each, non_blocking=True) for each in (data, found)]
         ready = torch.cuda.Event()
         ready.record()
@@ -103,7 +102,9 @@ def _staying(vae: comfy.sd.VAE) -> comfy.sd.VAE:
 
 
 def _frames(part: _Part, path: Path) -> Iterator[torch.Tensor]:
+    frames = part.frames
     if part.ready is not None:
         part.ready.synchronize()
+        frames = frames.clone()  # pinned memory is scarce, and a reader may keep what it gets
     check_finite(part.extremes, part.first, path)
-    yield from part.frames
+    yield from frames
