@@ -10,7 +10,7 @@ import subprocess
 
 import torch
 from torch import Tensor
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+from torch.nn import functional
 
 logger = logging.getLogger(__name__)
 
@@ -31,28 +31,40 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, positions: Tensor | None = None) -> Tensor:
     """LayerNorm, and a position on top where it is given. x: (n, f, c); weight, bias: (c,); positions: (f, c). Returns x's shape."""
-    if _fast(x) and x.is_contiguous() and all(each is None or each.dtype == x.dtype for each in (weight, bias, positions)):
+    if fast(x) and x.is_contiguous() and all(each is None or each.dtype == x.dtype for each in (weight, bias, positions)):
         from . import triton_kernels
 
         return triton_kernels.norm(x, weight, bias, eps, positions)
-    result = layer_norm(x, x.shape[-1:], weight, bias, eps)
+    result = functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
     return result if positions is None else result + positions
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, shift: Tensor | None = None, silu: bool = False) -> Tensor:
+    """GroupNorm, of x + shift where that is given, and SiLU after it where asked for. x: (n, c, ...); weight, bias: (c,); shift: (n, c). Returns x's shape."""
+    if fast(x) and x.ndim == 4 and x.is_contiguous() and all(each is None or (each.dtype == x.dtype and each.is_contiguous()) for each in (weight, bias, shift)):
+        from . import triton_kernels
+
+        return triton_kernels.group_norm(x, groups, weight, bias, eps, shift, silu)
+    if shift is not None:
+        x = x + shift.reshape(*shift.shape, *[1] * (x.ndim - 2))
+    result = functional.group_norm(x, groups, weight, bias, eps)
+    return functional.silu(result) if silu else result
 
 
 def geglu(x: Tensor) -> Tensor:
     """The first half of x's last dimension times GELU (erf) of the second. x: (..., 2c). Returns (..., c)."""
-    if _fast(x) and x.is_contiguous():
+    if fast(x) and x.is_contiguous():
         from . import triton_kernels
 
         return triton_kernels.geglu(x)
     value, gate = x.chunk(2, dim=-1)
-    return value * gelu(gate)
+    return value * functional.gelu(gate)
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """`attention` by torch."""
     parts = zip(q.split(MAX_SEQUENCES), k.split(MAX_SEQUENCES), v.split(MAX_SEQUENCES), strict=True)
-    results = [scaled_dot_product_attention(*part) for part in parts]
+    results = [functional.scaled_dot_product_attention(*part) for part in parts]
     result = results[0] if len(results) == 1 else torch.cat(results)
     return result.transpose(1, 2).flatten(2)
 
@@ -61,7 +73,8 @@ def _suits(x: Tensor) -> bool:
     return x.is_cuda and torch.version.hip is None and x.dtype in DTYPES and not x.requires_grad
 
 
-def _fast(x: Tensor) -> bool:
+def fast(x: Tensor) -> bool:
+    """Whether x is of those for which there are kernels here, and now, that is, not while torch.compile looks on."""
     return not torch.compiler.is_compiling() and _suits(x) and works(x.device)
 
 

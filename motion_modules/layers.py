@@ -68,11 +68,19 @@ class PositionedNorm(torch.nn.LayerNorm):
         return kernels.norm(x, self.weight, self.bias, self.eps, positions)
 
 
+class PictureNorm(torch.nn.GroupNorm):
+    """GroupNorm of every picture."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (n, c, ...). Returns x's shape."""
+        return kernels.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class Operations:
     """torch.nn's layers, and those that it has not; a host passes its own of the same names and arguments."""
 
     Linear, LayerNorm, GroupNorm = torch.nn.Linear, torch.nn.LayerNorm, torch.nn.GroupNorm
-    TokensIn, TokensOut, PositionedNorm = TokensIn, TokensOut, PositionedNorm
+    TokensIn, TokensOut, PositionedNorm, PictureNorm = TokensIn, TokensOut, PositionedNorm, PictureNorm
 
 
 class TemporalAttention(torch.nn.Module):
@@ -155,7 +163,7 @@ class TemporalTransformer(torch.nn.Module):
     def __init__(self, channels: int, operations: type[Operations] = Operations, fused: bool = False, **factory):
         super().__init__()
         self.fused = fused
-        self.norm = operations.GroupNorm(GROUPS, channels, eps=1e-6, **factory)
+        self.norm = (operations.PictureNorm if fused else operations.GroupNorm)(GROUPS, channels, eps=1e-6, **factory)
         self.proj_in = (operations.TokensIn if fused else operations.Linear)(channels, channels, **factory)
         self.transformer_blocks = torch.nn.ModuleList([TemporalBlock(channels, operations, fused, **factory)])
         self.proj_out = (operations.TokensOut if fused else operations.Linear)(channels, channels, **factory)

@@ -107,3 +107,53 @@ def geglu(x: Tensor) -> Tensor:
     out = x.new_empty(*x.shape[:-1], x.shape[-1] // 2)
     _geglu[(triton.cdiv(out.numel(), 1024),)](x, out, out.numel(), inner=out.shape[-1], block=1024, num_warps=4)
     return out
+
+
+@triton.jit
+def _group_norm(
+    x, weight, bias, shift, out, channels, pixels, groups, width, eps,
+    rows: tl.constexpr, block: tl.constexpr, shifted: tl.constexpr, silu: tl.constexpr,
+):  # fmt: skip
+    # A program norms one group of one picture, whose channels lie one after another; width: channels of a group
+    picture, group = tl.program_id(0) // groups, tl.program_id(0) % groups
+    row = tl.arange(0, rows)[:, None]
+    column = tl.arange(0, block)[None, :]
+    channel = group * width + row
+    start = tl.program_id(0).to(tl.int64) * width * pixels
+    x += start + row * pixels + column
+    out += start + row * pixels + column
+    offset = tl.zeros((rows, 1), dtype=tl.float32)
+    if shifted:
+        offset = tl.load(shift + picture * channels + channel, mask=row < width, other=0.0).to(tl.float32)
+    mean, squares = 0.0, 0.0
+    for at in range(0, pixels, block):  # mean and squared deviations of parts, joined as in Chan et al. 1983: one pass, and no loss where the mean is large
+        there = (row < width) & (at + column < pixels)
+        values = tl.load(x + at, mask=there, other=0.0).to(tl.float32) + offset
+        count = width * tl.minimum(block, pixels - at).to(tl.float32)
+        part = tl.sum(tl.where(there, values, 0.0)) / count
+        deviations = tl.where(there, values - part, 0.0)
+        before = (at * width).to(tl.float32)
+        squares += tl.sum(deviations * deviations) + (part - mean) * (part - mean) * before * count / (before + count)
+        mean += (part - mean) * count / (before + count)
+    scale = tl.load(weight + channel, mask=row < width, other=0.0).to(tl.float32) / tl.sqrt(squares / (width * pixels) + eps)
+    offset = tl.load(bias + channel, mask=row < width, other=0.0).to(tl.float32) + (offset - mean) * scale
+    for at in range(0, pixels, block):
+        there = (row < width) & (at + column < pixels)
+        values = tl.load(x + at, mask=there, other=0.0).to(tl.float32) * scale + offset
+        if silu:
+            values = values / (1 + tl.exp(-values))
+        tl.store(out + at, values.to(out.dtype.element_ty), mask=there)
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, shift: Tensor | None = None, silu: bool = False) -> Tensor:
+    """GroupNorm of x (+ shift), and SiLU after it where asked for. x: (n, c, h, w); weight, bias: (c,); shift: (n, c); all contiguous. Returns x's shape."""
+    channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
+    width = channels // groups
+    rows = triton.next_power_of_2(width)
+    block = max(16, min(triton.next_power_of_2(pixels), 8192 // rows))
+    out = x.new_empty(x.shape)
+    _group_norm[(len(x) * groups,)](
+        x, weight, bias, bias if shift is None else shift, out, channels, pixels, groups, width, eps,
+        rows=rows, block=block, shifted=shift is not None, silu=silu, num_warps=8 if rows * block > 2048 else 4,
+    )  # fmt: skip
+    return out

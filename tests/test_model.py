@@ -176,11 +176,13 @@ def test_layers_come_from_the_injected_operations():
         TokensIn = type("TokensIn", (Operations.TokensIn,), {})
         TokensOut = type("TokensOut", (Operations.TokensOut,), {})
         PositionedNorm = type("PositionedNorm", (Operations.PositionedNorm,), {})
+        PictureNorm = type("PictureNorm", (Operations.PictureNorm,), {})
 
-    for fused, others in ((False, {Injected.LayerNorm}), (True, {Injected.TokensIn, Injected.TokensOut, Injected.PositionedNorm})):
+    plain = {Injected.Linear, Injected.LayerNorm, Injected.GroupNorm}
+    for fused, expected in ((False, plain), (True, {Injected.Linear, Injected.TokensIn, Injected.TokensOut, Injected.PositionedNorm, Injected.PictureNorm})):
         modules = TemporalTransformer(32, Injected, fused).modules()
         leaves = {type(module) for module in modules if next(module.parameters(recurse=False), None) is not None}
-        assert leaves == {Injected.Linear, Injected.GroupNorm} | others
+        assert leaves == expected
 
 
 class Peak(TorchDispatchMode):

@@ -50,6 +50,14 @@ def main():
             value, gate = gated.double().chunk(2, -1)
             right = value * gelu(gate)
             results.append({"case": f"geglu {dtype} {channels}", "kernel": relative(triton_kernels.geglu(gated), right), "torch": relative(kernels.geglu(gated), right)})
+        for channels, side in ((32, 3), (320, 8), (640, 16), (1280, 8), (960, 12)):
+            x, shift = torch.randn(3, channels, side, side + 1).to(dtype) * 2 + 5, torch.randn(3, channels).to(dtype)
+            weight, bias = torch.randn(2, channels).to(dtype)
+            for options in ({}, {"silu": True}, {"silu": True, "shift": shift}):
+                doubled = {name: value.double() if name == "shift" else value for name, value in options.items()}
+                right = kernels.group_norm(x.double(), 32, weight.double(), bias.double(), 1e-5, **doubled)
+                found, plain = (each.group_norm(x, 32, weight, bias, 1e-5, **options) for each in (triton_kernels, kernels))
+                results.append({"case": f"group norm {dtype} {channels} {side} {sorted(options)}", "kernel": relative(found, right), "torch": relative(plain, right)})
     q, k, v = qkv(torch.float32, 40, 16)
     shuffled = torch.randperm(16, generator=torch.Generator().manual_seed(1))
     whole = triton_kernels.attention(q, k, v)

@@ -94,7 +94,7 @@ def _after_attention(layer, x, emb, context, transformer_options, output_shape, 
 
 
 def _after_resblock(layer, x, emb, context, transformer_options, output_shape, motion: Motion, *_):
-    return motion.add(layer, layer(x, emb))
+    return motion.add(layer, spatial.resblock(layer, x, emb) if motion.acts else layer(x, emb))
 
 
 def _upsample(layer, x, emb, context, transformer_options, output_shape, motion: Motion, *_):

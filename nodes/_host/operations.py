@@ -39,3 +39,13 @@ class Operations(comfy.ops.manual_cast):
             result = kernels.norm(x, weight, bias, self.eps, positions)
             comfy.ops.uncast_bias_weight(self, weight, bias, stream)
             return result
+
+    class PictureNorm(comfy.ops.manual_cast.GroupNorm):
+        """GroupNorm of every picture."""
+
+        def forward_comfy_cast_weights(self, x: Tensor) -> Tensor:
+            """x: (n, c, ...). Returns x's shape."""
+            weight, bias, stream = comfy.ops.cast_bias_weight(self, x, offloadable=True)
+            result = kernels.group_norm(x, self.num_groups, weight, bias, self.eps)
+            comfy.ops.uncast_bias_weight(self, weight, bias, stream)
+            return result

@@ -10,7 +10,7 @@ import itertools
 import comfy.ops
 import torch
 from comfy.ldm.modules.attention import GEGLU, BasicTransformerBlock, FeedForward, SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import Upsample
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 from torch import Tensor
 
 from ...motion_modules import kernels
@@ -25,7 +25,7 @@ def spatial_transformer(layer: SpatialTransformer, x: Tensor, context: Tensor | 
     if not _free(options) or not isinstance(context, Tensor) or not _is_stock(layer):
         return layer(x, context, options)
     options["activations_shape"] = list(x.shape)
-    h = layer.norm(x).flatten(2)
+    h = _group_norm(layer.norm, x).flatten(2)
     weight, bias, stream = comfy.ops.cast_bias_weight(layer.proj_in, h, offloadable=True)
     tokens = torch.baddbmm(bias, h.transpose(1, 2), weight.flatten(1).t().expand(len(h), -1, -1))  # n (h w) c
     comfy.ops.uncast_bias_weight(layer.proj_in, weight, bias, stream)
@@ -39,6 +39,28 @@ def spatial_transformer(layer: SpatialTransformer, x: Tensor, context: Tensor | 
     h = torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(tokens), -1, -1), tokens.transpose(1, 2))  # n c (h w)
     comfy.ops.uncast_bias_weight(layer.proj_out, weight, bias, stream)
     return h.view_as(x) + x
+
+
+def resblock(layer: ResBlock, x: Tensor, emb: Tensor) -> Tensor:
+    """What layer(x, emb) gives. x: (n, c, h, w); emb: (n, e). Where there are no kernels for x, the layer's own forward has as many passes."""
+    if not kernels.fast(x) or not _is_stock_resblock(layer):
+        return layer(x, emb)
+    return resblock_by_kernels(layer, x, emb)
+
+
+def resblock_by_kernels(layer: ResBlock, x: Tensor, emb: Tensor) -> Tensor:
+    """`resblock` of a layer as it is in SD1.5: norm, shift and SiLU in one pass."""
+    norm, _, conv = layer.in_layers
+    h = conv(_group_norm(norm, x, silu=True))
+    norm, _, _, conv = layer.out_layers
+    return layer.skip_connection(x) + conv(_group_norm(norm, h, shift=layer.emb_layers(emb).type(h.dtype), silu=True))
+
+
+def _group_norm(layer: torch.nn.GroupNorm, x: Tensor, shift: Tensor | None = None, silu: bool = False) -> Tensor:
+    weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
+    result = kernels.group_norm(x, layer.num_groups, weight, bias, layer.eps, shift, silu)
+    comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+    return result
 
 
 def _norm(layer: torch.nn.LayerNorm, tokens: Tensor) -> Tensor:
@@ -113,7 +135,7 @@ def _untouched(module: torch.nn.Module, kind: type) -> bool:
 def _is_stock(layer: SpatialTransformer) -> bool:
     projections = (layer.proj_in, layer.proj_out)
     pointwise = all(isinstance(each, torch.nn.Conv2d) and each.kernel_size == (1, 1) and each.bias is not None and _bare(each) for each in projections)
-    return pointwise and _untouched(layer, SpatialTransformer) and all(map(_is_stock_block, layer.transformer_blocks))
+    return pointwise and _bare(layer.norm) and layer.norm.weight is not None and _untouched(layer, SpatialTransformer) and all(map(_is_stock_block, layer.transformer_blocks))
 
 
 def _is_stock_block(block: BasicTransformerBlock) -> bool:
@@ -127,6 +149,16 @@ def _is_stock_block(block: BasicTransformerBlock) -> bool:
         and _untouched(block.ff.net[0], GEGLU)
         and isinstance(block.ff.net[1], torch.nn.Dropout)
     )
+
+
+def _is_stock_resblock(layer: ResBlock) -> bool:
+    kinds = [torch.nn.GroupNorm, torch.nn.SiLU, torch.nn.Conv2d], [torch.nn.GroupNorm, torch.nn.SiLU, torch.nn.Dropout, torch.nn.Conv2d]
+    alike = all(
+        len(layers) == len(classes) and all(isinstance(each, kind) for each, kind in zip(layers, classes, strict=True)) and all(map(_bare, layers[:-1]))
+        for layers, classes in zip((layer.in_layers, layer.out_layers), kinds, strict=True)
+    )
+    usual = not (layer.updown or layer.use_scale_shift_norm or layer.exchange_temb_dims or layer.skip_t_emb)
+    return usual and alike and _untouched(layer, ResBlock)
 
 
 def _is_usual(layer: Upsample) -> bool:

@@ -13,7 +13,7 @@ comfy.cli_args.args.cpu = comfy.cli_args.args.use_pytorch_cross_attention = True
 import comfy.ops
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
-from comfy.ldm.modules.diffusionmodules.openaimodel import Upsample
+from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 
 from animatediff_turbo.nodes._host import spatial
 
@@ -45,6 +45,12 @@ def errors(dtype):
     exact.load_state_dict({name: tensor.double() for name, tensor in layer.state_dict().items()})
     right = exact(x.double(), text.double(), {}) - x
     result = {f"transformer {dtype}": [relative(each - x, right) for each in (spatial.spatial_transformer(layer, x, text, {}), layer(x, text, {}))]}
+    for channels in (64, 96):  # with and without a skip connection of its own
+        block, exact = (ResBlock(64, 48, 0, channels, dtype=kind, operations=comfy.ops.disable_weight_init) for kind in (dtype, torch.float64))
+        exact.load_state_dict({name: tensor.double() for name, tensor in filled(block).state_dict().items()})
+        emb = torch.randn(6, 48).to(dtype)
+        right = exact(x.double(), emb.double())
+        result[f"resblock {channels} {dtype}"] = [relative(each, right) for each in (spatial.resblock_by_kernels(block, x, emb), block(x, emb))]
     layer, picture = filled(upsampling(dtype)), torch.randn(24, 64, 8, 12).to(dtype)
     weight, bias = layer.conv.weight, layer.conv.bias
     right = torch.nn.functional.conv2d(torch.nn.functional.interpolate(picture.double(), scale_factor=2), weight.double(), bias.double(), padding=1)

@@ -75,7 +75,7 @@ def test_a_model_that_ran_without_motion_and_compiled_moves(tmp_path):
         plain = _in_front(server, tmp_path / "frames.safetensors", False, True)
     finally:
         server.stop()
-    assert float((moving - plain).abs().max()) <= 1e-5 and float((moving - still).abs().max()) > 0.05
+    assert float((moving - plain).abs().max()) <= 1e-4 and float((moving - still).abs().max()) > 0.05
 
 
 def _in_front(server, path, compiled, motion):

@@ -19,7 +19,7 @@ def report(comfy):
 
 
 def test_errors_against_float64_are_at_most_a_quarter_above_comfyuis(report):
-    assert len(report["errors"]) == 9
+    assert len(report["errors"]) == 15
     for case, (ours, theirs) in report["errors"].items():
         # a convolution in float32 is exact to 1e-6 by any order of its sums
         assert ours <= 1.25 * theirs or (ours < 1e-6 and "float32" in case), (case, ours, theirs)
