@@ -10,8 +10,9 @@ import torch
 from animatediff_turbo.headless import render
 from animatediff_turbo.headless.pipeline import Request
 from animatediff_turbo.video import hardware
-from animatediff_turbo.video.encode import FORMATS, encode
+from animatediff_turbo.video.encode import encode
 from animatediff_turbo.video.errors import VideoError
+from animatediff_turbo.video.formats import FORMATS
 from animatediff_turbo.video.overlap import AHEAD, overlapped
 
 

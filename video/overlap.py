@@ -1,4 +1,5 @@
 """Two things at once: one thread makes items, another uses them."""
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,10 +36,7 @@ def overlapped(use: Callable[[Iterator[Item]], Result], items: Iterable[Item]) -
         used.add_done_callback(lambda _: free.release())  # who waits for a free place learns that there is no use
         last = (None, True)
         try:
-            for item in items:
-                free.acquire()
-                if used.done():
-                    break
+            for item in itertools.takewhile(lambda _: free.acquire() and not used.done(), items):
                 waiting.put((item, False))
             last = None
         finally:
