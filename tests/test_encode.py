@@ -203,8 +203,8 @@ def test_an_mp4_holds_nothing_of_what_was_in_memory(tmp_path):
 
 def test_small_files_take_the_preset_that_makes_them_smaller():
     presets = [FORMATS["mp4"].codec_options(quality)["preset"] for quality in (0, 40, 41, 80, 100)]
-    assert presets == ["faster", "faster", "veryfast", "veryfast", "veryfast"]
-    assert [FORMATS["mp4"].codec_options(quality)["crf"] for quality in (0, 80, 100)] == ["47", "19", "12"]
+    assert presets == ["faster", "faster", "superfast", "superfast", "superfast"]
+    assert [FORMATS["mp4"].codec_options(quality)["crf"] for quality in (0, 79, 80, 100)] == ["47", "19.4", "19", "12"]
 
 
 def sine(seconds, rate, channels=2):

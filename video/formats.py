@@ -63,7 +63,7 @@ class Format:
     def codec_options(self, quality: float) -> dict[str, str]:
         """What the codec is told for a quality of 0..100."""
         worst, best = self.crf
-        options = {self.crf_option: str(round(worst + (best - worst) * quality / 100))}
+        options = {self.crf_option: f"{round(worst + (best - worst) * quality / 100, 1):g}"}
         if self.presets:
             options["preset"] = next(preset for highest, preset in self.presets if quality <= highest)
         if self.codec == "libx264" and torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
@@ -164,8 +164,10 @@ def _write_webp(clip: Iterator[np.ndarray], path: Path, job: Job) -> int:
 
 FORMATS = {
     "mp4": Format(
-        # Measured (benchmarks/TAIL.md): "faster" saves a fifth of the bytes where files are to be small, in the time that more quality costs anyway.
-        ".mp4", _write_stream, codec="libx264", crf=(47, 12), presets=((40, "faster"), (100, "veryfast")), audio_codec="aac", audio_rates=_AAC_RATES,
+        # Measured on clips of 16 frames: "superfast" with mbtree, which it leaves out, takes a quarter less time than "veryfast" for a tenth more bytes.
+        # "faster" saves a fifth of the bytes where files are to be small, in the time that more quality costs anyway.
+        ".mp4", _write_stream, codec="libx264", crf=(47, 12), presets=((40, "faster"), (100, "superfast")), options={"mbtree": "1", "rc-lookahead": "10"},
+        audio_codec="aac", audio_rates=_AAC_RATES,
         # Without use_metadata_tags the workflow is not stored; faststart keeps it in the first 64 MB, all that the frontend reads.
         container_options={"movflags": "use_metadata_tags+faststart"},
     ),
