@@ -20,6 +20,8 @@ MAX_SEQUENCES = 2**15
 # Within these the kernels were measured to be faster (benchmarks/RESULTS.md) and their errors compared.
 MAX_FRAMES, MAX_WIDTH, DTYPES = 32, 256, (torch.float16, torch.bfloat16)
 CAPABILITY = (8, 0)
+# Numbers from which a kernel is faster than torch's own; below, starting it takes longer than what it saves.
+WORTH_NORM, WORTH_POSITIONED_NORM, WORTH_GROUP_NORM = 2**24, 2**23, 2**22
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -31,7 +33,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, positions: Tensor | None = None) -> Tensor:
     """LayerNorm, and a position on top where it is given. x: (n, f, c); weight, bias: (c,); positions: (f, c). Returns x's shape."""
-    if fast(x) and x.is_contiguous() and all(each is None or each.dtype == x.dtype for each in (weight, bias, positions)):
+    worth = WORTH_NORM if positions is None else WORTH_POSITIONED_NORM
+    if x.numel() >= worth and fast(x) and x.is_contiguous() and all(each is None or each.dtype == x.dtype for each in (weight, bias, positions)):
         from . import triton_kernels
 
         return triton_kernels.norm(x, weight, bias, eps, positions)
@@ -41,7 +44,9 @@ def norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float, positions: Tensor 
 
 def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float, shift: Tensor | None = None, silu: bool = False) -> Tensor:
     """GroupNorm, of x + shift where that is given, and SiLU after it where asked for. x: (n, c, ...); weight, bias: (c,); shift: (n, c). Returns x's shape."""
-    if fast(x) and x.ndim == 4 and x.is_contiguous() and all(each is None or (each.dtype == x.dtype and each.is_contiguous()) for each in (weight, bias, shift)):
+    given = [each for each in (weight, bias, shift) if each is not None]
+    worth = silu or x.numel() >= WORTH_GROUP_NORM
+    if worth and fast(x) and x.ndim == 4 and all(each.dtype == x.dtype and each.is_contiguous() for each in (x, *given)):
         from . import triton_kernels
 
         return triton_kernels.group_norm(x, groups, weight, bias, eps, shift, silu)
