@@ -19,6 +19,7 @@ class Contestant:
     baseline: what its ratio is taken against.
     dtype: another one than the run's.
     label: what its ratio may be called.
+    on: the device that it is for, "cuda" or "cpu"; empty for both. Another one has to be asked for by its name.
     """
 
     name: str
@@ -31,19 +32,24 @@ class Contestant:
     baseline: str = "ADE"
     dtype: str = ""
     label: str = "exact"
+    on: str = ""
 
 
-ADE, ADE_STOCK, DIFFUSERS = "ADE", "ADE, stock flags", "diffusers"
+CPU_FLAGS = ("--use-pytorch-cross-attention",)
+"""The same on a CPU, where ComfyUI's default attention works piece by piece to save memory; diffusers takes torch's."""
+ADE, ADE_STOCK, ADE_CPU, DIFFUSERS = "ADE", "ADE, stock flags", "ADE, torch's attention", "diffusers"
 FLOAT32 = ("--force-fp32",)
 
 CONTESTANTS = (
     Contestant(ADE, "comfy_host", "ade"),
-    Contestant(ADE_STOCK, "comfy_host", "ade", STOCK_FLAGS, label="other precision"),
+    Contestant(ADE_STOCK, "comfy_host", "ade", STOCK_FLAGS, label="other precision", on="cuda"),
     Contestant(DIFFUSERS, "diffusers_host", tail="diffusers", label="other maths (pooled GroupNorm)"),
-    Contestant("diffusers, compiled", "diffusers_host", compiled=True, tail="diffusers", label="other maths (pooled GroupNorm)"),
+    Contestant("diffusers, compiled", "diffusers_host", compiled=True, tail="diffusers", label="other maths (pooled GroupNorm)", on="cuda"),
     Contestant("ours", "comfy_host", "ours", tail="best", peer=ADE),
-    Contestant("ours, stock flags", "comfy_host", "ours", STOCK_FLAGS, tail="best", peer=ADE_STOCK, baseline=ADE_STOCK),
-    Contestant("ours, compiled", "comfy_host", "ours", STOCK_FLAGS, True, tail="best", peer=ADE_STOCK, baseline=ADE_STOCK),
+    Contestant("ours, stock flags", "comfy_host", "ours", STOCK_FLAGS, tail="best", peer=ADE_STOCK, baseline=ADE_STOCK, on="cuda"),
+    Contestant(ADE_CPU, "comfy_host", "ade", CPU_FLAGS, on="cpu"),
+    Contestant("ours, torch's attention", "comfy_host", "ours", CPU_FLAGS, tail="best", peer=ADE_CPU, baseline=ADE_CPU, on="cpu"),
+    Contestant("ours, compiled", "comfy_host", "ours", STOCK_FLAGS, True, tail="best", peer=ADE_STOCK, baseline=ADE_STOCK, on="cuda"),
 )
 REFERENCES = (
     Contestant("ADE, float32", "comfy_host", "ade", FLOAT32, dtype="float32"),

@@ -69,8 +69,8 @@ def rows(given: argparse.Namespace) -> list[contestants.Contestant]:
     """Who can run here."""
     found = []
     for row in contestants.by_name(given.only):
-        plain = not row.flags and not row.compiled
-        if (row.pack == "ade" and (not given.ade or given.size == "narrow")) or (given.device == "cpu" and not plain and not given.only):
+        elsewhere = row.on not in ("", given.device) and not given.only
+        if (row.pack == "ade" and (not given.ade or given.size == "narrow")) or elsewhere:
             say(f"  {row.name}: left out")
         else:
             found.append(row)
