@@ -62,6 +62,11 @@ def geglu(x: Tensor) -> Tensor:
         from . import triton_kernels
 
         return triton_kernels.geglu(x)
+    return plain_geglu(x)
+
+
+def plain_geglu(x: Tensor) -> Tensor:
+    """`geglu` by torch."""
     value, gate = x.chunk(2, dim=-1)
     return value * functional.gelu(gate)
 
@@ -96,8 +101,16 @@ def works(device: torch.device) -> bool:
     from triton.errors import TritonError
 
     q, k, v = torch.randn(3, 3, 8, 16, 40, device=device, dtype=torch.float16)
+    x, row = q.flatten(2), torch.ones(32, device=device, dtype=torch.float16)
+    pictures = torch.randn(2, 32, 8, 8, device=device, dtype=torch.float16)
     try:
-        error = (triton_kernels.attention(q, k, v) - plain_attention(q, k, v)).abs().max().item()
+        errors = [
+            triton_kernels.attention(q, k, v) - plain_attention(q, k, v),
+            triton_kernels.geglu(x) - plain_geglu(x),
+            triton_kernels.norm(pictures.flatten(2, 3).mT.contiguous(), row, row, 1e-5) - functional.layer_norm(pictures.flatten(2, 3).mT, (32,), row, row, 1e-5),
+            triton_kernels.group_norm(pictures, 8, row, row, 1e-5) - functional.group_norm(pictures, 8, row, row, 1e-5),
+        ]
+        error = max(each.abs().max().item() for each in errors)
     except (TritonError, RuntimeError, OSError, subprocess.CalledProcessError) as failure:  # no compiler, an old driver, a GPU that it does not know
         logger.warning("Triton does not work here (%s); the motion module runs without it, slower.", str(failure).strip().partition("\n")[0])
         return False
