@@ -96,7 +96,7 @@ def test_the_first_run_ends_in_a_video_of_its_prompt(comfy):
     prompt = to_prompt(ui, comfy.get("/object_info"))
     run = comfy.run(prompt, ui)
     assert not run.error
-    (id_,) = (id_ for id_, each in prompt.items() if each["class_type"] == "AnimateDiffTurbo_CombineVideo")
+    (id_,) = (id_ for id_, each in prompt.items() if each["class_type"] == "AnimateDiffTurbo_DecodeAndCombine")
     (video,) = run.output(id_)["images"]
     with av.open(str(comfy.base / video["type"] / video["subfolder"] / video["filename"])) as container:
         frames = [torch.from_numpy(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]

@@ -36,7 +36,7 @@ def info(comfy):
 
 
 def small(prompt, **combine):
-    """The prompt at 64x64, 28 frames of a long clip, 8 of a given video at 104x104, with Combine Video's inputs changed; nothing else differs."""
+    """The prompt at 64x64, 28 frames of a long clip, 8 of a given video at 104x104, with the last node's inputs changed; nothing else differs."""
     prompt = copy.deepcopy(prompt)
     kinds = {node["class_type"]: node["inputs"] for node in prompt.values()}
     if "AnimateDiffTurbo_EmptyVideoLatent" in kinds:
@@ -45,7 +45,8 @@ def small(prompt, **combine):
     else:
         kinds["AnimateDiffTurbo_LoadVideoFrames"] |= {"max_frames": 8}
         kinds["ImageScaleToTotalPixels"] |= {"megapixels": 0.01}
-    kinds["AnimateDiffTurbo_CombineVideo"] |= combine
+    (last,) = (inputs for kind, inputs in kinds.items() if kind in ("AnimateDiffTurbo_DecodeAndCombine", "AnimateDiffTurbo_CombineVideo"))
+    last |= combine
     return prompt
 
 
@@ -54,7 +55,7 @@ LENGTHS = {"Long clip (64 frames)": (55, 16.0), "Seamless loop": (64, 16.0), "Vi
 
 
 def combined(comfy, run):
-    """Path of the file that Combine Video shows."""
+    """Path of the file that the last node shows."""
     shown = run.output("10")
     assert shown["animated"] == [True]
     (image,) = shown["images"]
@@ -139,7 +140,7 @@ def test_preview_only_writes_into_temp(weights, info):
     assert path.parent == weights.base / "temp" and not list((weights.base / "output").glob("peek*"))
 
 
-def test_combine_video_says_what_is_wrong_and_leaves_no_file(weights, info):
+def test_the_last_node_says_what_is_wrong_and_leaves_no_file(weights, info):
     prompt = small(to_prompt(workflow(NAMES[0]), info), filename_prefix="blocked/clip")
     (weights.base / "output").mkdir(exist_ok=True)
     (weights.base / "output" / "blocked").write_text("a file where the folder should be")
@@ -159,7 +160,8 @@ def test_video_output_feeds_core_nodes(weights, info):
     for format, frames in (("mp4", 30), ("webp", 30)):
         prompt = small(to_prompt(workflow(NAMES[0]), info), format=format, pingpong=True, filename_prefix=f"core/{format}", fps=12.5)
         prompt["20"] = {"class_type": "GetVideoComponents", "inputs": {"video": ["10", 0]}}
-        prompt["21"] = {"class_type": "AnimateDiffTurbo_CombineVideo", "inputs": prompt["10"]["inputs"] | {"images": ["20", 0], "pingpong": False, "fps": ["20", 2], "format": "mp4"}}
+        options = {key: value for key, value in prompt["10"]["inputs"].items() if key not in ("latent", "vae", "encoder")}
+        prompt["21"] = {"class_type": "AnimateDiffTurbo_CombineVideo", "inputs": options | {"images": ["20", 0], "pingpong": False, "fps": ["20", 2], "format": "mp4"}}
         run = weights.run(prompt)
         assert not run.error
         (image,) = run.output("21")["images"]
