@@ -37,7 +37,7 @@ def stack():
 @pytest.fixture(scope="module")
 def motion():
     torch.manual_seed(1)
-    return networks.motion(torch.nn).eval().requires_grad_(False)
+    return networks.motion().eval().requires_grad_(False)
 
 
 def test_diffusers_loads_the_base(trained):
@@ -175,7 +175,7 @@ def test_the_teachers_path_is_eulers(stack, motion):
 
 
 def test_distillation_trains_the_motion_module_alone(stack, motion):
-    student = networks.motion(torch.nn)
+    student = networks.motion()
     student.load_state_dict(motion.state_dict())
     clips, scenes = torch.zeros(1, world.FRAMES, 4, 16, 16), [world.HELD_OUT[0]]
     loss = stages.consistency_loss(stack, student, stages.Teacher(motion, 1.0, 1), TINY, clips, scenes, 1, Dice.of(5))
@@ -187,7 +187,7 @@ def test_distillation_trains_the_motion_module_alone(stack, motion):
 def test_every_loss_stays_on_its_device():
     """Tensors of the meta device mix with the CPU's as badly as a GPU's do."""
     known = tokenizer.build()
-    text_encoder, unet, *motions = (each.to("meta") for each in (networks.text_encoder(len(known)), networks.unet(), networks.motion(torch.nn), networks.motion(torch.nn)))
+    text_encoder, unet, *motions = (each.to("meta") for each in (networks.text_encoder(len(known)), networks.unet(), networks.motion(), networks.motion()))
     on_meta = stages.Stack(known, text_encoder, unet, schedule.sigma_table("linear").to("meta"))
     clips, scenes = torch.zeros(1, world.FRAMES, 4, 16, 16, device="meta"), [world.HELD_OUT[0]]
     vae = autoencoder.prepare(networks.vae()).to("meta")
