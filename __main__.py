@@ -35,7 +35,11 @@ Many clips, one JSON object on each line; run it again to go on after an interru
   {"prompt": "a red circle moving right on a black background", "seed": 7}
   {"prompt": "a white star moving up on navy", "num_inference_steps": 8}
 
-  python -m animatediff_turbo --prompts list.jsonl -o clips/"""
+  python -m animatediff_turbo --prompts list.jsonl -o clips/
+
+For others, over HTTP, with fal's own protocol; `serve --help` shows how:
+
+  python -m animatediff_turbo serve"""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,6 +88,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["serve"]:
+        return _serve(arguments[1:])
     command = parser()
     options = command.parse_args(arguments)
     if (options.prompt is None) == (options.prompts is None):
@@ -112,6 +119,23 @@ def _run(options: argparse.Namespace) -> int:
             print(path, flush=True)
     except ERRORS as error:
         return _stop(str(error))
+    return 0
+
+
+def _serve(arguments: list[str]) -> int:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger(__package__).setLevel(logging.INFO)
+    try:
+        from .serve.command import ERRORS, run
+    except ImportError as error:
+        return _stop(f'{error}; install the server with: pip install -U "animatediff-turbo[serve]"')
+    try:
+        if key := run(arguments):
+            print(key)
+    except ERRORS as error:
+        return _stop(str(error))
+    except KeyboardInterrupt:
+        return _stop("Interrupted; what is queued is kept.", 130)
     return 0
 
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = {"comfy", "comfy_api", "comfy_execution", "comfyui_version", "folder_paths", "latent_preview", "server", "execution"}
-OURS = {"motion_modules", "video", "nodes", "schema", "headless", "weights", "fal"}
+OURS = {"motion_modules", "video", "nodes", "schema", "headless", "weights", "fal", "serve"}
 # folder -> parts of the pack that it may import; within itself everything
 ALLOWED = {
     "motion_modules": set(),
@@ -19,9 +19,10 @@ ALLOWED = {
     "weights": set(),
     "fal": {"video", "schema"},
     "headless": {"motion_modules", "video", "schema", "weights"},
+    "serve": {"headless", "fal", "video", "schema"},
     "nodes": {"motion_modules", "video", "schema", "weights", "fal"},
     "__init__.py": {"nodes"},
-    "__main__.py": {"headless", "fal", "schema"},
+    "__main__.py": {"headless", "fal", "serve", "schema"},
 }
 THIRD_PARTY = {
     "motion_modules": {"torch", "einops", "safetensors", "triton"},
@@ -30,6 +31,7 @@ THIRD_PARTY = {
     "weights": set(),
     "fal": {"aiohttp", "yarl"},
     "headless": {"torch", "diffusers", "transformers", "tokenizers", "safetensors", "tqdm", "PIL"},
+    "serve": {"torch", "aiohttp", "yarl", "fastapi", "starlette", "pydantic", "pydantic_core", "uvicorn"},
     "__init__.py": set(),
     "__main__.py": set(),
 }
@@ -92,7 +94,7 @@ def test_the_registrys_fields_are_complete():
     assert project["tool"]["comfy"]["requires-comfyui"] == ">=0.20.0"
     assert project["project"]["name"] == "animatediff-turbo" and not any("torch=" in item or "torch>" in item for item in project["project"]["dependencies"])
     listed = {name.removeprefix("animatediff_turbo").removeprefix(".") for name in project["tool"]["setuptools"]["packages"]}
-    assert listed == {""} | {".".join(path.parent.relative_to(ROOT).parts) for part in ("motion_modules", "video", "nodes", "headless", "weights", "fal") for path in (ROOT / part).rglob("__init__.py")}
+    assert listed == {""} | {".".join(path.parent.relative_to(ROOT).parts) for part in ("motion_modules", "video", "nodes", "headless", "weights", "fal", "serve") for path in (ROOT / part).rglob("__init__.py")}
 
 
 def test_every_source_is_readable_on_every_windows():

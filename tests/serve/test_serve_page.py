@@ -1,0 +1,67 @@
+"""The playground by keyboard, in a window as wide as a telephone."""
+
+import shutil
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api")
+
+
+@pytest.fixture(scope="module")
+def page():
+    with sync_api.sync_playwright() as playwright:
+        try:
+            own = shutil.which("chromium") or shutil.which("google-chrome")
+            browser = playwright.chromium.launch(executable_path=own)
+        except sync_api.Error as error:
+            pytest.skip(f"no Chromium: {str(error).strip().splitlines()[0]}")
+        opened = browser.new_page(viewport={"width": 360, "height": 740})
+        opened.faults = []
+        opened.on("console", lambda message: opened.faults.append(message.text) if message.type == "error" else None)
+        opened.on("pageerror", lambda error: opened.faults.append(str(error)))
+        yield opened
+        browser.close()
+
+
+def focused(page):
+    return page.evaluate("document.activeElement.id")
+
+
+def tab_to(page, id):
+    for _ in range(40):
+        if focused(page) == id:
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"Tab does not lead to {id}")
+
+
+def test_a_clip_is_made_by_keyboard_alone(server, page):
+    page.goto(server.address)
+    page.wait_for_selector("#prompt")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    tab_to(page, "prompt")
+    page.keyboard.type("a boat <b>'\"")
+    tab_to(page, "seed")
+    page.keyboard.type("77")
+    tab_to(page, "generate")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#result:not([hidden])")
+    assert page.text_content("#shown-seed") == "77" and page.text_content("#state") == "Done"
+    link = page.get_attribute("#download", "href")
+    assert link.startswith("/files/made-") and server.client.get(link).content == b"video 77"
+    assert page.query_selector("b") is None
+    assert '"seed": 77' in page.text_content("#curl") and "/run/fal-ai/" in page.text_content("#curl") and "fal_client.subscribe" in page.text_content("#python")
+    assert [fault for fault in page.faults if "Security Policy" in fault] == []
+    assert page.evaluate("[...document.querySelectorAll('input, select, textarea')].every(each => each.labels.length || each.getAttribute('aria-label'))")
+
+
+def test_what_is_wrong_is_said_and_a_job_can_be_cancelled(server, page):
+    (server.notes / "release").unlink(missing_ok=True)
+    page.goto(server.address)
+    page.wait_for_selector("#prompt")
+    page.fill("#prompt", "hold")
+    page.click("#generate")
+    page.wait_for_selector("#cancel:not([hidden])")
+    sync_api.expect(page.locator("#state")).to_contain_text("Step 1 of 2", timeout=30_000)
+    page.click("#cancel")
+    sync_api.expect(page.locator("#state")).to_contain_text("The job was cancelled.", timeout=30_000)
