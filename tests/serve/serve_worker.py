@@ -35,7 +35,7 @@ def wait_for(condition):
 
 
 def render(order, notes):
-    """hold: until it is stopped or the file "release" is there; stubborn: until the file is there, whatever is said; die, leave: as they say."""
+    """hold: until it is stopped or the file "release" is there; stubborn: until the file is there, whatever is said; slow: a moment, if it is not stopped; die, leave: as they say."""
     inputs, prompt, id = order["inputs"], order["inputs"]["prompt"], order["id"]
     if "leave" in prompt and not (notes / "left").exists():
         (notes / "left").touch()
@@ -50,6 +50,11 @@ def render(order, notes):
         return {"say": "failed", "status": 500, "detail": "The device is out of memory; use a smaller size or fewer frames.", "type": "runner_server_error"}
     if "silence" in prompt:
         threading.Event().wait()
+    if "slow" in prompt:
+        until = time.monotonic() + 0.03
+        wait_for(lambda: id in STOPPED or time.monotonic() > until)
+        if id in STOPPED:
+            return {"say": "stopped"}
     if "hold" in prompt:
         wait_for(lambda: id in STOPPED or (notes / "release").exists())
     if "stubborn" in prompt:
