@@ -32,7 +32,8 @@ def positional_encoding(frames: int, channels: int, like: Tensor) -> Tensor:
 
 def tokens_in(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A linear layer over the channels of pictures, whose result has the channels last. x: (n, c, p). Returns (p, n, c)."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():  # autograd has no out=, and a compiler joins the move with what is before it
+    # autograd has no out=, a compiler joins the move with what is before it, and of other devices some have written nothing into an out= like this one
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.device.type not in ("cuda", "cpu"):
         return torch.nn.functional.linear(x.permute(2, 0, 1), weight, bias)
     tokens = x.new_empty(x.shape[2], x.shape[0], len(weight))
     torch.baddbmm(bias, x.transpose(1, 2), weight.t().expand(len(x), -1, -1), out=tokens.transpose(0, 1))

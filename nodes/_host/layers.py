@@ -64,7 +64,8 @@ class Call:
         frames = len(x) // len(transformer_options.get("cond_or_uncond", (0,)))
         check_frames(self.recipe.file, self.recipe.max_frames, frames)
         strength = self.strength.at(*frames_in_call(transformer_options, frames))
-        strength = strength.to(x) if isinstance(strength, torch.Tensor) else strength
+        if isinstance(strength, torch.Tensor):
+            strength = strength.to(x) if strength.any() else 0.0  # it comes on the CPU, and nobody waits for this
         # from the model at hand: ComfyUI may load a MODEL's clone anew, with other layers
         places = places_of(executor.class_obj.diffusion_model, self.mid_block)
         transformers = {id(layer): transformer for (layer, _), transformer in zip(places, self.transformers, strict=True)}
@@ -97,7 +98,11 @@ def _after_resblock(layer, x, emb, context, transformer_options, output_shape, m
     return motion.add(layer, spatial.resblock(layer, x, emb) if motion.acts else layer(x, emb))
 
 
-def _upsample(layer, x, emb, context, transformer_options, output_shape, motion: Motion, *_):
+def _upsample(layer, x, emb, context, transformer_options, output_shape, motion: Motion, *rest):
+    # ComfyUI asks the first handler alone, and this one has nothing to say where somebody else has
+    others = [handler for kind, handler in transformer_options["patches"]["forward_timestep_embed_patch"] if isinstance(layer, kind) and handler is not _upsample]
+    if others:
+        return others[0](layer, x, emb, context, transformer_options, output_shape, motion, *rest)
     return spatial.upsample(layer, x, output_shape) if motion.acts else layer(x, output_shape=output_shape)
 
 

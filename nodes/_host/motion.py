@@ -59,7 +59,8 @@ class MotionAdapter:
         key = dtype, model.load_device, model.offload_device
         patchers = _patchers.setdefault(self.checkpoint, {})
         if key not in patchers:
-            # not CoreModelPatcher, whose weights ComfyUI may page in one by one: on an H200 that took longer than the motion modules themselves
+            # not CoreModelPatcher, whose weights ComfyUI may page in one by one: on an H200 that took longer than the motion modules themselves. What it
+            # costs cards with less memory than UNet and motion module need together has not been measured
             patchers[key] = comfy.model_patcher.ModelPatcher(self.checkpoint.build(Operations, dtype), *key[1:])
             size = patchers[key].model_size() / 2**20
             logger.info("%s: motion module built in %s, %.0f MiB.", self.recipe.file, str(dtype).removeprefix("torch."), size)

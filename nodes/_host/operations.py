@@ -16,9 +16,10 @@ class Operations(comfy.ops.manual_cast):
         def forward_comfy_cast_weights(self, x: Tensor) -> Tensor:
             """x: (n, c, p). Returns (p, n, c)."""
             weight, bias, stream = comfy.ops.cast_bias_weight(self, x, offloadable=True)
-            result = tokens_in(x, weight, bias)
-            comfy.ops.uncast_bias_weight(self, weight, bias, stream)
-            return result
+            try:
+                return tokens_in(x, weight, bias)
+            finally:
+                comfy.ops.uncast_bias_weight(self, weight, bias, stream)
 
     class TokensOut(comfy.ops.manual_cast.Linear):
         """`tokens_out`."""
@@ -26,9 +27,10 @@ class Operations(comfy.ops.manual_cast):
         def forward_comfy_cast_weights(self, tokens: Tensor) -> Tensor:
             """tokens: (p, n, c). Returns (n, c, p)."""
             weight, bias, stream = comfy.ops.cast_bias_weight(self, tokens, offloadable=True)
-            result = tokens_out(tokens, weight, bias)
-            comfy.ops.uncast_bias_weight(self, weight, bias, stream)
-            return result
+            try:
+                return tokens_out(tokens, weight, bias)
+            finally:
+                comfy.ops.uncast_bias_weight(self, weight, bias, stream)
 
     class PositionedNorm(comfy.ops.manual_cast.LayerNorm):
         """LayerNorm, and a position on top where it is given."""
@@ -36,9 +38,10 @@ class Operations(comfy.ops.manual_cast):
         def forward_comfy_cast_weights(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
             """x: (n, f, c); positions: (f, c). Returns x's shape."""
             weight, bias, stream = comfy.ops.cast_bias_weight(self, x, offloadable=True)
-            result = kernels.norm(x, weight, bias, self.eps, positions)
-            comfy.ops.uncast_bias_weight(self, weight, bias, stream)
-            return result
+            try:
+                return kernels.norm(x, weight, bias, self.eps, positions)
+            finally:
+                comfy.ops.uncast_bias_weight(self, weight, bias, stream)
 
     class PictureNorm(comfy.ops.manual_cast.GroupNorm):
         """GroupNorm of every picture."""
@@ -46,6 +49,7 @@ class Operations(comfy.ops.manual_cast):
         def forward_comfy_cast_weights(self, x: Tensor) -> Tensor:
             """x: (n, c, ...). Returns x's shape."""
             weight, bias, stream = comfy.ops.cast_bias_weight(self, x, offloadable=True)
-            result = kernels.group_norm(x, self.num_groups, weight, bias, self.eps)
-            comfy.ops.uncast_bias_weight(self, weight, bias, stream)
-            return result
+            try:
+                return kernels.group_norm(x, self.num_groups, weight, bias, self.eps)
+            finally:
+                comfy.ops.uncast_bias_weight(self, weight, bias, stream)

@@ -4,8 +4,11 @@ Only where nothing else needs ComfyUI's own: no attention patches, no hooks, no 
 itself. Everywhere else, and for every layer that is built in another way, ComfyUI's forward runs.
 """
 
+import contextlib
 import functools
 import itertools
+import sys
+from collections.abc import Callable, Iterator
 
 import comfy.ops
 import torch
@@ -26,18 +29,16 @@ def spatial_transformer(layer: SpatialTransformer, x: Tensor, context: Tensor | 
         return layer(x, context, options)
     options["activations_shape"] = list(x.shape)
     h = _group_norm(layer.norm, x).flatten(2)
-    weight, bias, stream = comfy.ops.cast_bias_weight(layer.proj_in, h, offloadable=True)
-    tokens = torch.baddbmm(bias, h.transpose(1, 2), weight.flatten(1).t().expand(len(h), -1, -1))  # n (h w) c
-    comfy.ops.uncast_bias_weight(layer.proj_in, weight, bias, stream)
+    with _weights(layer.proj_in, h) as (weight, bias):
+        tokens = torch.baddbmm(bias, h.transpose(1, 2), weight.flatten(1).t().expand(len(h), -1, -1))  # n (h w) c
     for index, block in enumerate(layer.transformer_blocks):
         options["block_index"] = index
         tokens = tokens + block.attn1(_norm(block.norm1, tokens), context=None, value=None, transformer_options=options)
         tokens = tokens + block.attn2(_norm(block.norm2, tokens), context=context, value=None, transformer_options=options)
         gated, _, project = block.ff.net  # the second is dropout, which does nothing here
         tokens = tokens + project(kernels.geglu(gated.proj(_norm(block.norm3, tokens))))
-    weight, bias, stream = comfy.ops.cast_bias_weight(layer.proj_out, tokens, offloadable=True)
-    h = torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(tokens), -1, -1), tokens.transpose(1, 2))  # n c (h w)
-    comfy.ops.uncast_bias_weight(layer.proj_out, weight, bias, stream)
+    with _weights(layer.proj_out, tokens) as (weight, bias):
+        h = torch.baddbmm(bias[:, None], weight.flatten(1).expand(len(tokens), -1, -1), tokens.transpose(1, 2))  # n c (h w)
     return h.view_as(x) + x
 
 
@@ -57,19 +58,15 @@ def resblock_by_kernels(layer: ResBlock, x: Tensor, emb: Tensor) -> Tensor:
 
 
 def _group_norm(layer: torch.nn.GroupNorm, x: Tensor, shift: Tensor | None = None, silu: bool = False) -> Tensor:
-    weight, bias, stream = comfy.ops.cast_bias_weight(layer, x, offloadable=True)
-    result = kernels.group_norm(x, layer.num_groups, weight, bias, layer.eps, shift, silu)
-    comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
-    return result
+    with _weights(layer, x) as (weight, bias):
+        return kernels.group_norm(x, layer.num_groups, weight, bias, layer.eps, shift, silu)
 
 
 def _norm(layer: torch.nn.LayerNorm, tokens: Tensor) -> Tensor:
-    if not _bare(layer) or layer.weight is None:
+    if not _is_core(layer, "LayerNorm") or layer.weight is None:
         return layer(tokens)
-    weight, bias, stream = comfy.ops.cast_bias_weight(layer, tokens, offloadable=True)
-    result = kernels.norm(tokens, weight, bias, layer.eps)
-    comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
-    return result
+    with _weights(layer, tokens) as (weight, bias):
+        return kernels.norm(tokens, weight, bias, layer.eps)
 
 
 def upsample(layer: Upsample, x: Tensor, output_shape: torch.Size | None) -> Tensor:
@@ -80,12 +77,10 @@ def upsample(layer: Upsample, x: Tensor, output_shape: torch.Size | None) -> Ten
     n, _, height, width = x.shape
     doubled = output_shape is None or tuple(output_shape[2:]) == (2 * height, 2 * width)
     fold = _FOLDED.get(x.device.type) if torch.version.hip is None else None
-    if torch.compiler.is_compiling() or fold is None or not doubled or n * height * width < FOLDING_PIXELS[x.device.type] or not _is_usual(layer):
+    if not _plain_run() or fold is None or not doubled or n * height * width < FOLDING_PIXELS[x.device.type] or not _is_usual(layer):
         return layer(x, output_shape=output_shape)
-    weight, bias, stream = comfy.ops.cast_bias_weight(layer.conv, x, offloadable=True)
-    result = fold(x, weight, bias)
-    comfy.ops.uncast_bias_weight(layer.conv, weight, bias, stream)
-    return result
+    with _weights(layer.conv, x) as (weight, bias):
+        return fold(x, weight, bias)
 
 
 def transposed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -118,24 +113,55 @@ def _sums(sides: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.kron(rows, columns).to(device)
 
 
+@contextlib.contextmanager
+def _weights(layer: torch.nn.Module, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Weight and bias as the layer's own forward would have them: cast, moved and patched."""
+    weight, bias, stream = comfy.ops.cast_bias_weight(layer, like, offloadable=True)
+    try:
+        yield weight, bias
+    finally:
+        comfy.ops.uncast_bias_weight(layer, weight, bias, stream)
+
+
+def _plain_run() -> bool:
+    """Whether nobody looks on: no compiler, and no training."""
+    return not torch.compiler.is_compiling() and not torch.is_grad_enabled()
+
+
 def _free(options: dict) -> bool:
-    return not torch.compiler.is_compiling() and not ATTENTION_PATCHES & options.get("patches", {}).keys() and not options.get("patches_replace")
+    return _plain_run() and not ATTENTION_PATCHES & options.get("patches", {}).keys() and not options.get("patches_replace")
+
+
+REPLACEABLE = frozenset(("forward", "_forward", "_conv_forward", "forward_comfy_cast_weights"))
+"""What packs replace on a layer: LoRAs in bypass mode forward, seamless tiling _conv_forward."""
 
 
 def _bare(module: torch.nn.Module) -> bool:
-    """Whether nobody has hung something on it, such as a LoRA in bypass mode, which replaces a layer's forward."""
-    return "forward" not in vars(module) and not module._forward_hooks and not module._forward_pre_hooks
+    """Whether nobody has hung something on it."""
+    return not REPLACEABLE & vars(module).keys() and not module._forward_hooks and not module._forward_pre_hooks
+
+
+@functools.cache
+def _is_genuine(function: Callable) -> bool:
+    """Whether a method was written in the file of its class's module, and not put there by somebody else, wrapped or not."""
+    code = getattr(function, "__code__", None)
+    return code is not None and code.co_filename == getattr(sys.modules.get(function.__module__), "__file__", None)
 
 
 def _untouched(module: torch.nn.Module, kind: type) -> bool:
     """Whether it is of this very class, and nobody has hung something on it or on the class."""
-    return type(module) is kind and _bare(module) and kind.forward.__module__ == kind.__module__
+    return type(module) is kind and _bare(module) and all(_is_genuine(getattr(kind, name)) for name in REPLACEABLE if hasattr(kind, name))
+
+
+def _is_core(module: torch.nn.Module, name: str) -> bool:
+    """Whether it is core's own layer of this name, whose weights are what they seem; packs with formats of their own derive from it."""
+    return any(_untouched(module, getattr(operations, name)) for operations in (comfy.ops.disable_weight_init, comfy.ops.manual_cast))
 
 
 def _is_stock(layer: SpatialTransformer) -> bool:
     projections = (layer.proj_in, layer.proj_out)
-    pointwise = all(isinstance(each, torch.nn.Conv2d) and each.kernel_size == (1, 1) and each.bias is not None and _bare(each) for each in projections)
-    return pointwise and _bare(layer.norm) and layer.norm.weight is not None and _untouched(layer, SpatialTransformer) and all(map(_is_stock_block, layer.transformer_blocks))
+    pointwise = all(_is_core(each, "Conv2d") and each.kernel_size == (1, 1) and each.bias is not None for each in projections)
+    return pointwise and _is_core(layer.norm, "GroupNorm") and _untouched(layer, SpatialTransformer) and all(map(_is_stock_block, layer.transformer_blocks))
 
 
 def _is_stock_block(block: BasicTransformerBlock) -> bool:
@@ -152,16 +178,16 @@ def _is_stock_block(block: BasicTransformerBlock) -> bool:
 
 
 def _is_stock_resblock(layer: ResBlock) -> bool:
-    kinds = [torch.nn.GroupNorm, torch.nn.SiLU, torch.nn.Conv2d], [torch.nn.GroupNorm, torch.nn.SiLU, torch.nn.Dropout, torch.nn.Conv2d]
+    kinds = ("GroupNorm", "SiLU", "Conv2d"), ("GroupNorm", "SiLU", "Dropout", "Conv2d")
     alike = all(
-        len(layers) == len(classes) and all(isinstance(each, kind) for each, kind in zip(layers, classes, strict=True)) and all(map(_bare, layers[:-1]))
-        for layers, classes in zip((layer.in_layers, layer.out_layers), kinds, strict=True)
+        [type(each).__name__ for each in layers] == list(names) and _is_core(layers[0], "GroupNorm") and all(map(_bare, layers[1:-1]))
+        for layers, names in zip((layer.in_layers, layer.out_layers), kinds, strict=True)
     )
     usual = not (layer.updown or layer.use_scale_shift_norm or layer.exchange_temb_dims or layer.skip_t_emb)
-    return usual and alike and _untouched(layer, ResBlock)
+    return _plain_run() and usual and alike and _untouched(layer, ResBlock)
 
 
 def _is_usual(layer: Upsample) -> bool:
     conv = layer.conv if layer.use_conv and layer.dims == 2 else None
     usual = conv is not None and (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups) == ((3, 3), (1, 1), (1, 1), (1, 1), 1)
-    return usual and conv.padding_mode == "zeros" and _untouched(layer, Upsample) and _bare(conv)
+    return usual and conv.padding_mode == "zeros" and conv.bias is not None and _untouched(layer, Upsample) and _is_core(conv, "Conv2d")

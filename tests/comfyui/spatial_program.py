@@ -1,5 +1,6 @@
 """Prints, as JSON, how exact nodes/_host/spatial.py is beside ComfyUI's own layers, and where it leaves the work to them. Started by test_spatial.py."""
 
+import functools
 import importlib
 import json
 import os
@@ -35,6 +36,14 @@ def transformer(dtype=torch.float32, operations=comfy.ops.disable_weight_init, *
 
 def upsampling(dtype=torch.float32, **options):
     return Upsample(64, True, operations=comfy.ops.disable_weight_init, dtype=dtype, **options)
+
+
+class Packed(comfy.ops.manual_cast):
+    """Layers whose weights are stored in a form of their own, as in GGUF files: half of what they stand for."""
+
+    class Conv2d(comfy.ops.manual_cast.Conv2d):
+        def forward_comfy_cast_weights(self, x):
+            return self._conv_forward(x, 2 * self.weight, 2 * self.bias)
 
 
 def errors(dtype):
@@ -102,7 +111,27 @@ def left_alone():
     spatial.upsample(up, picture, None)
     result["hook on the convolution"] = len(calls) == 1
     handle.remove()
+    calls.clear()
+    conv_forward = up.conv._conv_forward
+    up.conv._conv_forward = lambda *given: (calls.append(1), conv_forward(*given))[1]  # as seamless tiling does
+    spatial.upsample(up, picture, None)
+    result["another _conv_forward"] = len(calls) == 1
+    del up.conv._conv_forward
+    packed = filled(transformer(operations=Packed))
+    result["weights in a form of their own"] = torch.equal(spatial.spatial_transformer(packed, x, text, {}), packed(x, text, {}))
+    packed = filled(Upsample(64, True, operations=Packed))
+    result["an upsampling in a form of its own"] = torch.equal(spatial.upsample(packed, picture, None), packed(picture))
+    wrapped = functools.wraps(SpatialTransformer.forward)(lambda *given: None)
+    result["a class's forward that somebody has wrapped"] = spatial._is_genuine(SpatialTransformer.forward) and not spatial._is_genuine(wrapped)
+    with torch.inference_mode(False), torch.enable_grad():
+        layer, x, text = filled_outside(transformer()), torch.randn(6, 64, 8, 12), torch.randn(6, 7, 32)
+        result["training"] = torch.equal(spatial.spatial_transformer(layer, x, text, {}), layer(x, text, {}))
     return result
+
+
+def filled_outside(layer):
+    with torch.no_grad():
+        return filled(layer)
 
 
 def main():
