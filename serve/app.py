@@ -46,8 +46,8 @@ def build(service: Service, settings: Settings, keys: Mapping[str, str] | None, 
 
     app = FastAPI(
         title="AnimateDiff Turbo", version="1", description=DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None, redirect_slashes=False,
-        dependencies=[Security(APIKeyHeader(name="Authorization", auto_error=False, description="Key and your key"))],
     )  # fmt: skip
+    app.state.has_keys = keys is not None
     for kind, answer in ((Refused, _refused), (RequestValidationError, _faulty), (HTTPException, _plain), (sqlite3.Error, _broken), (OSError, _broken), (ClientDisconnect, _left)):
         app.add_exception_handler(kind, answer)
     for endpoint, model in contract.INPUTS.items():
@@ -55,13 +55,13 @@ def build(service: Service, settings: Settings, keys: Mapping[str, str] | None, 
         _add(app, f"/{endpoint}", _queued_or_run(service, endpoint, model), "POST", f"submit_{name}", 200, QueueStatus, (*HEAVY, 404, 499, 500, 504))
         _add(app, f"{RUN}/{endpoint}", _calling(service.run, endpoint, model), "POST", f"run_{name}", 200, FastAnimatediffTurboOutput, (*HEAVY, 404, 499, 500, 504))
     _add(app, f"{REQUEST}/status", service.status, "GET", "status", 202, QueueStatus, (404, 422, *LIGHT), QueueStatus)
-    _add(app, f"{REQUEST}/status/stream", service.stream, "GET", "stream", 200, QueueStatus, (404, 422, *LIGHT))
+    _add(app, f"{REQUEST}/status/stream", service.stream, "GET", "stream", 200, "text/event-stream", (404, 422, *LIGHT))
     _add(app, REQUEST, service.result, "GET", "result", 200, FastAnimatediffTurboOutput, (400, 404, 422, 499, 500, 504, *LIGHT))
     _add(app, f"{REQUEST}/cancel", service.cancel, "PUT", "cancel", 202, Cancelled, LIGHT, None, {400: {"model": Cancelled}, 404: {"model": Cancelled}})
     _add(app, "/storage/upload/initiate", service.initiate, "POST", "upload_initiate", 200, UploadAddresses, (408, 413, 429, *LIGHT))
-    _add(app, "/storage/put/{name}", service.put, "PUT", "upload", 200, None, (408, 409, 413, 422, *LIGHT))
+    _add(app, "/storage/put/{name}", service.put, "PUT", "upload", 200, "", (403, 404, 408, 409, 413, 422, 503))
     for method in ("GET", "HEAD"):
-        _add(app, "/files/{name}", service.file, method, f"file_{method.lower()}", 200, None, (400, 403, 404, 416))
+        _add(app, "/files/{name}", service.file, method, f"file_{method.lower()}", 200, "video/mp4", (400, 403, 404, 416))
     for path, file in PAGE.items():
         app.add_api_route(path, _showing(file), methods=["GET"], include_in_schema=False)
     app.add_middleware(Guard, settings=settings, keys=keys)
@@ -69,13 +69,17 @@ def build(service: Service, settings: Settings, keys: Mapping[str, str] | None, 
 
 
 def _add(
-    app: FastAPI, path: str, answer: Answer, method: str, name: str, status: int, model: type[BaseModel] | None, refusals: tuple[int, ...],
+    app: FastAPI, path: str, answer: Answer, method: str, name: str, status: int, gives: type[BaseModel] | str, refusals: tuple[int, ...],
     complete: type[BaseModel] | None = None, others: Mapping[int, dict[str, object]] | None = None,
 ) -> None:
-    """A route with everything that it may answer: model at status, complete at 200, others, and refusals."""
+    """A route with everything that it may answer: at status what it gives, a model or a type of content; at 200 complete; others; and refusals."""
     responses = {code: {"model": Refusal} for code in refusals} | dict(others or {}) | ({200: {"model": complete}} if complete else {})
-    responses[status] = {"model": model} if model else {"description": "Done"}
-    app.add_api_route(path, answer, methods=[method], name=name, operation_id=name, status_code=status, response_model=None, responses=responses)
+    plain = {"description": "Done"} | ({"content": {gives: {"schema": {"type": "string"}}}} if gives else {})
+    responses[status] = plain if isinstance(gives, str) else {"model": gives}
+    options = {"response_class": Response} if isinstance(gives, str) else {}
+    if app.state.has_keys and 401 in refusals:
+        options["dependencies"] = [Security(APIKeyHeader(name="Authorization", auto_error=False, description="Key and your key"))]
+    app.add_api_route(path, answer, methods=[method], name=name, operation_id=name, status_code=status, response_model=None, responses=responses, **options)
 
 
 def _calling(call: Callable[[str, Request, Body], Awaitable[Response]], endpoint: str, model: type[Body]) -> Answer:

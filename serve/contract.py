@@ -71,10 +71,10 @@ class Body(BaseModel):
         description="The CFG (Classifier Free Guidance) scale is a measure of how close you want the model to stick to your prompt when looking for a "
         "related image to show you.",
     )  # fmt: skip
-    seed: Whole | None = Field(
-        default=None, ge=schema.SEED.minimum, le=schema.SEED.maximum,
+    seed: Annotated[Whole, Field(ge=schema.SEED.minimum, le=schema.SEED.maximum)] | None = Field(
+        default=None,
         description="The same seed and the same prompt given to the same version of Stable Diffusion\nwill output the same image every time.",
-    )  # fmt: skip
+    )
     fps: Whole = _number(schema.FPS, "Number of frames per second to extract from the video.")
 
 
@@ -89,7 +89,7 @@ class FastAnimatediffTurboTextToVideoInput(Body):
 class FastAnimatediffTurboVideoToVideoInput(Body):
     """A video in another look."""
 
-    video_url: str = Field(description="URL of the video: one that was uploaded to this server, or any public https address.", max_length=2048)
+    video_url: str = Field(description="URL of the video: one that was uploaded to this server, or any public https address.", max_length=2048, pattern="^https?://")
     first_n_seconds: Whole = _number(schema.FIRST_N_SECONDS, "The first N number of seconds of video to animate.")
     num_inference_steps: Whole = _number(schema.VIDEO_INFERENCE_STEPS, STEPS)
     strength: Decimal = _number(schema.STRENGTH, "The strength of the input video in the final output.")

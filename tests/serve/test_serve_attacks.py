@@ -54,6 +54,12 @@ def test_without_a_key_or_with_a_wrong_one_there_is_nothing(guarded, keys):
     assert guarded.client.get(f"{REQUESTS}/x", headers=key("alice:wrong")).json()["detail"] == "No user found for Key ID and Secret"
 
 
+def test_the_document_says_what_needs_a_key(guarded):
+    paths = guarded.client.get("/openapi.json").json()["paths"]
+    needing = {path for path, methods in paths.items() for route in methods.values() if "security" in route}
+    assert needing == set(paths) - {"/files/{name}", "/storage/put/{name}"}
+
+
 def test_another_keys_job_is_not_there(guarded, keys):
     _, alice, bob = keys
     id = guarded.submit(seed=1, headers=key(alice)).json()["request_id"]
