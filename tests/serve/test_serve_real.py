@@ -10,8 +10,10 @@ import sys
 
 import av
 import pytest
+import server as comfy_server
 import torch
 import trustme
+from graphs import node, turbo
 from serve_server import REQUESTS, T2V, V2V, Server
 
 from animatediff_turbo.headless.tiny import score
@@ -40,6 +42,20 @@ try:
 except fal_client.FalClientHTTPError as error:
     refused = error.message
 print(json.dumps({"result": result, "ran": ran, "seen": seen, "cancelled": cancelled, "refused": refused}))
+"""
+NODE = """
+import { createFalClient } from "@fal-ai/client";
+const [endpoint, body, address] = process.argv.slice(2);
+const moved = async request => ({ ...request, url: request.url.replace("https://queue.fal.run", address) });
+const client = createFalClient({ credentials: process.env.FAL_KEY, requestMiddleware: moved });
+const seen = [], input = JSON.parse(body);
+const onQueueUpdate = update => seen.push(update.status, ...(update.logs || []).map(line => line.message));
+const polled = await client.subscribe(endpoint, { input, logs: true, onQueueUpdate });
+const streamed = await client.subscribe(endpoint, { input: { ...input, seed: 22 }, mode: "streaming", logs: true, onQueueUpdate });
+const { request_id } = await client.queue.submit(endpoint, { input: { ...input, seed: 23, num_frames: 32 } });
+await client.queue.cancel(endpoint, { requestId: request_id });
+const refused = await client.subscribe(endpoint, { input: { ...input, num_frames: 33 } }).catch(error => error.fieldErrors.map(each => each.loc.join(".")));
+console.log(JSON.stringify({ polled: polled.data, id: polled.requestId, streamed: streamed.data, seen, refused }));
 """
 CURL = """curl --request POST \\
   --url {host}/fal-ai/fast-animatediff/turbo/text-to-video \\
@@ -119,6 +135,24 @@ def test_the_real_fal_client_has_jobs_done_over_tls(served, environment):
     assert frames(content).shape == (2, 64, 64, 3) and len(content) == found["result"]["video"]["file_size"]
 
 
+def test_the_real_javascript_client_has_jobs_done(served, environment, tls, tmp_path):
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if not (npm and node):
+        pytest.skip("no npm: fal's JavaScript client is not tried")
+    installed = subprocess.run([npm, "install", "--silent", "--no-audit", "--no-fund", "@fal-ai/client@1"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    if installed.returncode:
+        pytest.skip(f"npm could not install fal's JavaScript client: {installed.stderr.strip()[-200:]}")
+    (tmp_path / "client.mjs").write_text(NODE)
+    command = [node, "client.mjs", T2V.strip("/"), json.dumps({"prompt": PROMPT, "seed": 21} | SMALL), environment["ADT_FAL_QUEUE_URL"]]
+    trusting = environment | {"NODE_EXTRA_CA_CERTS": str(tls / "ca.pem")}
+    process = subprocess.run(command, env=trusting, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert process.returncode == 0, process.stderr[-3000:]
+    found = json.loads(process.stdout.strip().splitlines()[-1])
+    assert (found["polled"]["seed"], found["streamed"]["seed"], found["refused"]) == (21, 22, ["body.num_frames"]) and "COMPLETED" in found["seen"]
+    assert served.status(found["id"]).json()["status"] == "COMPLETED"
+    assert frames(served.client.get(found["streamed"]["video"]["url"].replace("localhost", "127.0.0.1")).content).shape == (2, 64, 64, 3)
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
 def test_the_pages_curl_line_gives_a_video_of_its_prompt(served, environment, tls):
     """With the prompt alone the model's own size, length and steps are used."""
@@ -139,6 +173,24 @@ def test_this_packs_remote_client_has_both_endpoints(served, environment, tmp_pa
         assert process.returncode == 0, process.stderr
     assert frames((tmp_path / "0.mp4").read_bytes()).shape == (8, 64, 64, 3)
     assert len(frames((tmp_path / "1.mp4").read_bytes())) >= 8
+
+
+def test_the_remote_node_in_a_real_comfyui_has_a_video_made_here(served, environment, tmp_path):
+    path = comfy_server.find()
+    if path is None:
+        pytest.skip("no ComfyUI: set COMFYUI_PATH to a checkout, or put one at ~/comfy/ComfyUI")
+    comfy = comfy_server.Server(path, tmp_path / "comfy", api_nodes=True, environment=environment)
+    try:
+        inputs = {"negative_prompt": "", "num_frames": 16, "num_inference_steps": 4, "guidance_scale": 1.0, "seed": 5, "fps": 8, "video_size": "custom", "width": 128, "height": 128}
+        graph = {"1": turbo("FalTextToVideo", prompt=PROMPT, timeout_minutes=10, if_lost="stop", **inputs), "3": node("PreviewAny", source=["1", 2])}
+        graph["2"] = node("SaveVideo", video=["1", 1], filename_prefix="remote", format="auto", codec="auto")
+        run = comfy.run(graph)
+        assert not run.error and run.output("3")["text"] == ["5"] and any("step" in text or "Queued" in text for text in run.texts["1"])
+        (video,) = run.output("2")["images"]
+        seen = score.judge(frames((comfy.base / "output" / video["filename"]).read_bytes()))
+    finally:
+        comfy.stop()
+    assert (seen.shape, seen.colour, seen.direction, seen.background) == ("circle", "red", "right", "black")
 
 
 def test_a_job_is_stopped_within_a_step(served):
