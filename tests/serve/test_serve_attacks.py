@@ -21,7 +21,7 @@ def keys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory, keys):
-    running = Server(tmp_path_factory.mktemp("guarded"), keys=str(keys[0]), limits={"body": 20_000, "upload": 50_000, "head_seconds": 1.0, "body_seconds": 1.0, "upload_seconds": 1.0})
+    running = Server(tmp_path_factory.mktemp("guarded"), keys=str(keys[0]), limits={"body": 20_000, "upload": 50_000, "head_seconds": 0.5, "body_seconds": 1.0, "upload_seconds": 1.0})
     yield running
     running.stop()
 

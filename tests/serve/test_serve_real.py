@@ -194,7 +194,7 @@ def test_the_remote_node_in_a_real_comfyui_has_a_video_made_here(served, environ
 
 
 def test_a_job_is_stopped_within_a_step(served):
-    id = served.accepted(PROMPT, num_frames=16, num_inference_steps=8, video_size={"width": 256, "height": 256})
+    id = served.accepted(PROMPT, num_frames=16, num_inference_steps=8, video_size={"width": 192, "height": 192})
     served.until_running(id)
     assert served.cancel(id).status_code == 202
     assert served.result(id).status_code == 499 and len(served.status(id).json()["logs"]) <= 3
