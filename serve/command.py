@@ -110,7 +110,7 @@ async def serve(chosen: Settings) -> None:
     keys = access.read(chosen.keys) if chosen.keys else None
     chosen.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     listening = _listen(chosen)
-    with contextlib.closing(listening), contextlib.closing(Queue(chosen.folder / QUEUE)) as queue:
+    with contextlib.closing(listening), contextlib.closing(Queue(chosen.folder / QUEUE, fingerprint(chosen))) as queue:
         files = Files(chosen.folder / FILES)
         interrupted = queue.recover()
         desk = Desk(queue, files, chosen.limits if keys else replace(chosen.limits, per_key=sys.maxsize))
@@ -125,7 +125,7 @@ async def serve(chosen: Settings) -> None:
             yield
             await _ended(work[0])
 
-        app = build(Service(desk, chosen, fingerprint(chosen)), chosen, keys, working)
+        app = build(Service(desk, chosen), chosen, keys, working)
         server = uvicorn.Server(_config(app, chosen))
         _announce(chosen, listening, interrupted, queue.waiting())
         await server.serve(sockets=[listening])

@@ -1,12 +1,13 @@
 """Videos that were made and videos that were uploaded: one folder, names that nobody can guess, and nothing of anybody's in a path."""
 
+import contextlib
 import hashlib
 import hmac
 import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 NAME = re.compile(r"(made|sent)-[A-Za-z0-9_-]{32}\.mp4")
@@ -45,13 +46,25 @@ class Files:
         fits = NAME.fullmatch(name) and name.startswith(SENT)
         return bool(fits) and token.isascii() and hmac.compare_digest(self.token(name), token)
 
+    def settle(self, name: str, part: Path) -> None:
+        """Gives a complete file its name. It is on disk when this returns, not only on its way there."""
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        part.replace(self.path(name))
+
     def delete(self, name: str) -> None:
         """Removes a file if it is there."""
         self.path(name).unlink(missing_ok=True)
 
     def sent_bytes(self) -> int:
         """Of all uploaded files."""
-        return sum(path.stat().st_size for path in self._folder.glob(f"{SENT}-*"))
+        return sum(state.st_size for path, state in self._listed() if path.name.startswith(f"{SENT}-"))
+
+    def _listed(self) -> Iterator[tuple[Path, os.stat_result]]:
+        """What is there now; files come and go meanwhile."""
+        for path in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                yield path, path.stat()
 
     def digest(self, name: str) -> str:
         """The SHA-256 of a file's content in hex."""
@@ -69,8 +82,8 @@ class Files:
         """Removes files that are not wanted and a day old; with everything, younger ones too, other than uploaded ones. Gives their number."""
         before = self._clock() - UPLOAD_SECONDS
         gone = []
-        for path in self._folder.iterdir():
-            is_old = path.stat().st_mtime < before or (everything and not path.name.startswith(f"{SENT}-"))
+        for path, state in self._listed():
+            is_old = state.st_mtime < before or (everything and not path.name.startswith(f"{SENT}-"))
             if is_old and path.name not in wanted:
                 gone.append(path)
         for path in gone:

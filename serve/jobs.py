@@ -15,7 +15,7 @@ TABLES = """
 CREATE TABLE jobs (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, endpoint TEXT NOT NULL, owner TEXT NOT NULL, digest TEXT NOT NULL,
   inputs TEXT NOT NULL, priority INTEGER NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, created REAL NOT NULL,
-  start_by REAL, source TEXT, started REAL, ended REAL, file TEXT, bytes INTEGER NOT NULL DEFAULT 0, failure TEXT, logs TEXT NOT NULL DEFAULT '[]'
+  start_by REAL, source TEXT NOT NULL, model TEXT NOT NULL DEFAULT '', started REAL, ended REAL, file TEXT, bytes INTEGER NOT NULL DEFAULT 0, failure TEXT, logs TEXT NOT NULL DEFAULT '[]'
 );
 CREATE INDEX jobs_by_state ON jobs (state, priority, number);
 CREATE INDEX jobs_by_digest ON jobs (digest, state);

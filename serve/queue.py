@@ -32,13 +32,13 @@ class FullError(QueueError):
 
 
 class Queue:
-    """The jobs in the database at path; safe to call from any thread. clock: seconds since 1970.
+    """The jobs in the database at path; safe to call from any thread. model: what renders them now, by which equal jobs are told. clock: seconds since 1970.
 
     Raises QueueError when another server has it, or it is of a later version.
     """
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.time):
-        self._clock, self._lock = clock, threading.RLock()
+    def __init__(self, path: Path, model: str = "", clock: Callable[[], float] = time.time):
+        self._model, self._clock, self._lock = model, clock, threading.RLock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1.0)
         self._db.row_factory = sqlite3.Row
         try:
@@ -138,7 +138,7 @@ class Queue:
             while rows := self._rows(WAITING, per_key):
                 job = self._answered(from_row(rows[0]), exists)
                 if job.state == states.QUEUED:
-                    return self._move(job, states.CLAIM, attempts=job.attempts + 1, started=self._clock())
+                    return self._move(job, states.CLAIM, attempts=job.attempts + 1, started=self._clock(), model=self._model)
         return None
 
     def answer(self, job: Job, exists: Callable[[str], bool]) -> Job:
@@ -148,9 +148,10 @@ class Queue:
             return self._answered(now, exists) if now.state == states.QUEUED else now
 
     def _answered(self, job: Job, exists: Callable[[str], bool]) -> Job:
-        for row in self._rows("SELECT file, bytes FROM jobs WHERE digest = ? AND owner = ? AND state = ? ORDER BY number DESC", job.digest, job.owner, states.DONE):
+        same = "SELECT file, bytes FROM jobs WHERE digest = ? AND owner = ? AND model = ? AND state = ? ORDER BY number DESC"
+        for row in self._rows(same, job.digest, job.owner, self._model, states.DONE):
             if exists(row["file"]):
-                return self._move(job, states.ANSWER, file=row["file"], bytes=row["bytes"], logs=json.dumps(ANSWERED))
+                return self._move(job, states.ANSWER, file=row["file"], bytes=row["bytes"], logs=json.dumps(ANSWERED), model=self._model)
         return job
 
     def finish(self, job: Job, file: str, size: int, logs: Logs) -> Job:

@@ -28,10 +28,10 @@ MEDIA = {"Content-Security-Policy": "default-src 'none'; media-src 'self'; style
 
 
 class Service:
-    """The answers to all requests. fingerprint: of the models, so that others' results are not taken for theirs."""
+    """The answers to all requests."""
 
-    def __init__(self, desk: Desk, settings: Settings, fingerprint: str):
-        self._desk, self._settings, self._fingerprint = desk, settings, fingerprint
+    def __init__(self, desk: Desk, settings: Settings):
+        self._desk, self._settings = desk, settings
 
     def origin(self, request: Request) -> str:
         """The address under which this client, and others, reach the server."""
@@ -39,6 +39,8 @@ class Service:
 
     async def accept(self, endpoint: str, request: Request, body: contract.Body) -> Job:
         """The job that a request asks for, accepted. Raises Refused."""
+        if "fal_webhook" in request.query_params:
+            raise Refused(400, "This server calls nobody back; ask for the status instead of giving fal_webhook.", "bad_request")
         given = contract.arguments(body)
         work = contract.work(endpoint, given)
         if work > self._settings.limits.work:
@@ -49,7 +51,7 @@ class Service:
         known = dict(given)
         if "video_url" in given:  # the same content is the same request; elsewhere it may change at any time
             known["video_url"] = await asyncio.to_thread(self._desk.files.digest, source) if source else secrets.token_hex()
-        digest = hashlib.sha256(json.dumps([endpoint, known, self._fingerprint], sort_keys=True).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([endpoint, known], sort_keys=True).encode()).hexdigest()
         low = request.headers.get("x-fal-queue-priority", "normal").lower() == "low"
         try:
             return await self._desk.submit(Order(endpoint, request.state.owner, digest, given, low, _start_seconds(request), source))
@@ -156,13 +158,12 @@ class Service:
             raise Refused(403, "This is no address to upload to, or no longer; ask for another one.", "bad_request")
         if files.exists(name):
             raise Refused(409, "This file is here already.", "bad_request")
-        target = files.path(name)
-        part = target.with_name(f".{secrets.token_hex(16)}.part")
+        part = files.path(name).with_name(f".{secrets.token_hex(16)}.part")
         try:
             with part.open("wb") as file:
                 async for block in request.stream():
                     await asyncio.to_thread(file.write, block)
-            await asyncio.to_thread(part.replace, target)
+            await asyncio.to_thread(files.settle, name, part)
         finally:
             part.unlink(missing_ok=True)
         return Response()

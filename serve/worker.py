@@ -104,7 +104,7 @@ def main() -> None:
     inbox = Inbox(sys.stdin)
     setting = inbox.orders.get()
     try:
-        stack = render.load(_models(setting))
+        stack = render.load(models(setting))
     except (ValueError, OSError) as error:
         outbox.send({"say": "unfit", "reason": str(error)})
         return
@@ -116,10 +116,13 @@ def main() -> None:
         inbox.forget(order["id"])
 
 
-def _models(setting: Message) -> render.Models:
+def models(setting: Message) -> render.Models:
+    """The models that a setting names. Raises ValueError for a family that is none."""
     given = dict(setting["models"])
     paths = {name: Path(given[name]) for name in ("checkpoint", "config", "adapter") if given.get(name)}
     loras = tuple(base.Lora(Path(path), strength) for path, strength in given.get("loras", ()))
+    if given.get("family", render.AUTO) not in (render.AUTO, *render.ADAPTERS):
+        raise ValueError(f"--family is {given['family']!r}; use {render.AUTO} or one of: {', '.join(render.ADAPTERS)}.")
     return render.Models(**given | paths | {"loras": loras, "device": setting["device"]})
 
 
@@ -143,8 +146,8 @@ def report(stack: TextToVideo, order: Message, inbox: Inbox, outbox: Outbox) -> 
         return _fault("prompt", "The brackets are nested too deep; use fewer.").report
     except ValueError as error:
         return _fault("", str(error)).report
-    except (VideoError, OSError):
-        logger.exception("A video could not be written.")
+    except (VideoError, OSError) as error:
+        logger.warning("A video could not be written (%s).", getattr(error.__cause__ or error, "strerror", None) or type(error).__name__)
         return _RefusedError(500, "The video could not be written; ask whoever runs the server whether its disk is full.", "runner_server_error").report
 
 
@@ -152,6 +155,10 @@ def _settle(path: Path) -> None:
     """On disk, not only on its way there: the queue says so next."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+    if os.name == "posix":  # where the name is on disk with its folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
 
 
 def _render(stack: TextToVideo, order: Message, path: Path, inbox: Inbox, outbox: Outbox) -> None:

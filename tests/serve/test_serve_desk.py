@@ -152,7 +152,7 @@ def test_progress_is_drawn_as_fals_clients_read_it():
 def test_the_application_has_fals_addresses(queue, folder, tmp_path):
     async def build():
         chosen = Settings(tmp_path)
-        return app.build(service.Service(Desk(queue, folder, Limits()), chosen, ""), chosen, None, lambda: None)
+        return app.build(service.Service(Desk(queue, folder, Limits()), chosen), chosen, None, lambda: None)
 
     paths = asyncio.run(build()).openapi()["paths"]
     assert {f"/{TEXT_TO_VIDEO}", f"/{VIDEO_TO_VIDEO}", f"/run/{TEXT_TO_VIDEO}", f"/{contract.APP}/requests/{{request_id}}/status"} <= set(paths)

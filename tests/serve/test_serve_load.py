@@ -13,34 +13,43 @@ from serve_server import PATIENCE, REQUESTS, T2V, WORKER
 
 from animatediff_turbo.serve import states
 
-CLIENTS, JOBS, KILLS = 8, 12, 2
+CLIENTS, JOBS, KILLS = 8, 9, 2
 
 
 class Crowd:
     """Clients of a server that comes and goes. accepted: what they were told the ids of. results: what they were told about those."""
 
     def __init__(self, address):
-        self.address, self.accepted, self.results, self.lost = address, set(), {}, 0
+        self.address, self.accepted, self.results = address, set(), {}
 
     def client(self, number):
         dice = random.Random(number)
         with httpx.Client(base_url=self.address, timeout=PATIENCE, trust_env=False) as client:
             for job in range(JOBS):
-                inputs = {"prompt": dice.choice(("slow", "slow", "memory", "die" if dice.random() < 0.2 else "slow")), "seed": dice.randrange(100)}
-                try:
-                    if dice.random() < 0.2:
-                        client.post(f"/run{T2V}", json=inputs | {"seed": 1000 * number + job}, timeout=dice.choice((0.005, 5)))
-                        continue
-                    id = client.post(T2V, json=inputs).json()["request_id"]
-                except httpx.TransportError:
-                    self.lost += 1
+                while not self.sent(client, dice, 1000 * number + job):
                     time.sleep(0.05)
-                    continue
-                self.accepted.add(id)
-                if dice.random() < 0.3:
-                    self.patiently(lambda id=id: client.put(f"{REQUESTS}/{id}/cancel"))
-                if dice.random() < 0.5:
-                    self.results[id] = self.end(client, id)
+
+    def sent(self, client, dice, seed):
+        """False when nobody was there to send it to. Where the answer was lost it is not sent again."""
+        try:
+            self.one(client, dice, seed)
+        except httpx.ConnectError:
+            return False
+        except httpx.TransportError:
+            pass
+        return True
+
+    def one(self, client, dice, seed):
+        inputs = {"prompt": dice.choice(("slow", "slow", "memory", "die" if dice.random() < 0.2 else "slow")), "seed": dice.randrange(100)}
+        if dice.random() < 0.2:
+            client.post(f"/run{T2V}", json=inputs | {"seed": seed}, timeout=dice.choice((0.005, 5)))
+            return
+        id = client.post(T2V, json=inputs).json()["request_id"]
+        self.accepted.add(id)
+        if dice.random() < 0.3:
+            self.patiently(lambda: client.put(f"{REQUESTS}/{id}/cancel"))
+        if dice.random() < 0.5:
+            self.results[id] = self.end(client, id)
 
     def end(self, client, id):
         while self.patiently(lambda: client.get(f"{REQUESTS}/{id}/status").json())["status"] != "COMPLETED":

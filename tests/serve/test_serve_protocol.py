@@ -129,6 +129,10 @@ def test_a_job_that_does_not_start_in_time_is_dropped(released):
     released.cancel(running)
 
 
+def test_webhooks_are_refused_rather_than_forgotten(server):
+    assert server.client.post(T2V, params={"fal_webhook": "https://example.com"}, json={"prompt": "a"}).status_code == 400
+
+
 def test_low_priority_comes_last(released):
     running = released.accepted("hold now")
     low = released.submit("hold low", headers={"X-Fal-Queue-Priority": "low"}).json()["request_id"]

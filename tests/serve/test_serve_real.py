@@ -17,6 +17,7 @@ from graphs import node, turbo
 from serve_server import REQUESTS, T2V, V2V, Server
 
 from animatediff_turbo.headless.tiny import score
+from animatediff_turbo.serve import worker
 from animatediff_turbo.video.encode import encode
 
 PROMPT = "a red circle moving right on a black background"
@@ -234,3 +235,10 @@ def test_the_command_line_explains_itself():
     assert "--new-key" in shown and "FAL_QUEUE_RUN_HOST" in shown
     refused = subprocess.run([sys.executable, "-m", "animatediff_turbo", "serve", "--host", "0.0.0.0"], capture_output=True, text=True, check=False, timeout=60)
     assert refused.returncode == 1 and refused.stderr.startswith("--host 0.0.0.0 would let everybody")
+
+
+def test_a_family_that_is_none_is_said_with_all_there_are():
+    with pytest.raises(ValueError, match="--family is 'none'; use auto or one of: AnimateDiff-Lightning"):
+        worker.models({"device": "cpu", "models": {"family": "none"}})
+    found = worker.models({"device": "cpu", "models": {"checkpoint": "a", "loras": [["b", 0.5]]}})
+    assert str(found.checkpoint) == "a" and found.loras[0].strength == 0.5
