@@ -32,9 +32,13 @@ class Link:
             self.process.stdin.write(json.dumps(dict(order)).encode() + b"\n")
 
     async def receive(self, seconds: float) -> Report | None:
-        """The next report; None when the worker is gone. Raises asyncio.TimeoutError when it says nothing for so long."""
-        line = await asyncio.wait_for(self.process.stdout.readline(), seconds)
-        return json.loads(line) if line.endswith(b"\n") else None
+        """The next report; None when the worker is gone, or says something that is none. Raises asyncio.TimeoutError when it says nothing for so long."""
+        try:
+            line = await asyncio.wait_for(self.process.stdout.readline(), seconds)
+            report = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:  # no JSON, or a line without end
+            return None
+        return report if isinstance(report, dict) and "say" in report else None
 
     async def stop(self) -> str:
         """Ends the process, by force if need be, and gives how it ended in words. A worker ends when nobody gives orders any more."""

@@ -178,7 +178,10 @@ def _frames(parts: Iterator[torch.Tensor], path: Path, inbox: Inbox, id: object)
     number = 0
     for part in parts:
         inbox.check(id)
-        check_finite(extremes(part).cpu(), number, path)
+        try:
+            check_finite(extremes(part).cpu(), number, path)
+        except VideoError as error:
+            raise _RefusedError(500, "The model gave pixels that are no numbers; whoever runs the server may try --dtype fp32 or bf16.", "runner_server_error") from error
         yield from to_bytes(part).cpu()
         number += len(part)
 

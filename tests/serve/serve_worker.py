@@ -44,6 +44,9 @@ def render(order, notes):
     with (notes / "begun").open("a") as file:
         file.write(f"{id} {inputs['seed']}\n")
     say(say="step", id=id, step=1, steps=2)
+    if "noise" in prompt:
+        sys.stdout.write("this is no report\n")
+        sys.stdout.flush()
     if "die" in prompt:
         os.kill(os.getpid(), signal.SIGKILL)
     if "memory" in prompt:

@@ -114,6 +114,12 @@ def test_a_worker_that_says_nothing_is_ended(start):
     assert server.result(server.accepted()).status_code == 200 and len(workers(server)) == 2
 
 
+def test_a_worker_that_says_what_is_no_report_is_ended(start):
+    server = start()
+    assert server.result(server.accepted("noise")).status_code == 503
+    assert server.result(server.accepted()).status_code == 200 and len(workers(server)) == 2
+
+
 def test_devices_work_side_by_side_and_a_key_has_no_more_than_its_share(start, tmp_path):
     key = access.new_key(tmp_path / "keys.txt", "alice")
     server = start(devices=["a", "b", "c"], limits={"per_key": 2}, keys=str(tmp_path / "keys.txt"))
