@@ -109,6 +109,7 @@ async def serve(chosen: Settings) -> None:
     chosen.check()
     keys = access.read(chosen.keys) if chosen.keys else None
     chosen.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (chosen.folder / QUEUE).touch(mode=0o600)  # prompts are in it
     listening = _listen(chosen)
     with contextlib.closing(listening), contextlib.closing(Queue(chosen.folder / QUEUE, fingerprint(chosen))) as queue:
         files = Files(chosen.folder / FILES)

@@ -162,7 +162,7 @@ def test_no_prompt_key_or_path_is_logged(guarded, keys):
 
 def test_the_folder_is_its_owners_alone(server):
     if os.name == "posix":
-        assert (server.folder.stat().st_mode | (server.folder / "files").stat().st_mode) & 0o077 == 0
+        assert (server.folder.stat().st_mode | (server.folder / "files").stat().st_mode | (server.folder / "queue.sqlite").stat().st_mode) & 0o077 == 0
 
 
 def test_a_host_of_the_network_needs_keys(start):
