@@ -140,6 +140,21 @@ def test_what_does_not_start_in_time_fails(queue, clock):
     assert queue.get(job.id).failure.status == 504 and queue.end_overdue() == 0
 
 
+def test_a_change_is_made_whole_or_not_at_all(queue, clock):
+    queue.submit(order("same"), 10)
+    queue.finish(claim(queue), "made-a.mp4", 1, [])
+    late, equal = queue.submit(order(start_seconds=1), 10), queue.submit(order("same"), 10)
+    clock.now += 2
+
+    def broken(name):
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        claim(queue, exists=broken)  # after it has failed the late one
+    assert queue.get(late.id) == late and queue.get(equal.id) == equal and queue.moves(late) == [("submit", "queued")]
+    assert claim(queue) is None and queue.get(late.id).state == states.FAILED and queue.get(equal.id).state == states.DONE
+
+
 def test_equal_jobs_are_rendered_once(queue):
     first, again, others = queue.submit(order("same", "a"), 10), queue.submit(order("same", "a"), 10), queue.submit(order("same", "b"), 10)
     begun = claim(queue)
