@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pack
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -104,6 +105,7 @@ def _summary(counters: Counters) -> dict[str, object]:
 
 def evaluation(dtype: torch.dtype = torch.float16) -> dict[str, object]:
     """Counts of the bare UNet, of the UNet with motion, and of each motion module by its name."""
+    pack.load()
     layers = importlib.import_module("animatediff_turbo.nodes._host.layers")
     operations = importlib.import_module("animatediff_turbo.nodes._host.operations")
     from animatediff_turbo.motion_modules.config import Layout

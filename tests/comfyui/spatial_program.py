@@ -5,7 +5,12 @@ import importlib
 import json
 import os
 import sys
+from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
+import pack
+
+pack.load()  # this checkout, in a Python that need not have it installed
 sys.path.insert(0, os.environ["COMFYUI_PATH"])
 importlib.import_module("utils")  # before nodes.py puts ComfyUI's folder "comfy" in front, which has one too
 import comfy.cli_args

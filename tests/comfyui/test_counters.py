@@ -3,17 +3,17 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import server as comfy_server
 
 PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "counters.py"
 
 
 @pytest.fixture(scope="module")
 def counted(comfy):
-    result = subprocess.run([sys.executable, PROGRAM], check=False, env=os.environ | {"COMFYUI_PATH": str(comfy.path)}, capture_output=True, text=True, timeout=300)
+    result = subprocess.run([comfy_server.python(comfy.path), PROGRAM], check=False, env=os.environ | {"COMFYUI_PATH": str(comfy.path)}, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout)
 

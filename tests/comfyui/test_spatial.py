@@ -3,17 +3,17 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import server as comfy_server
 
 
 @pytest.fixture(scope="module")
 def report(comfy):
     program = Path(__file__).with_name("spatial_program.py")
     environment = os.environ | {"COMFYUI_PATH": str(comfy.path), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([sys.executable, program], check=False, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run([comfy_server.python(comfy.path), program], check=False, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout)
 
