@@ -1,7 +1,5 @@
 """/openapi.json against the endpoint's own page, field by field."""
 
-import re
-from pathlib import Path
 
 import pytest
 
@@ -69,21 +67,6 @@ def test_video_to_video_has_its_own_fields(document):
     found = body(document, "/fal-ai/fast-animatediff/turbo/video-to-video")["properties"]
     assert set(found) == (set(SEED) - {"num_frames", "video_size"}) | {"video_url", "first_n_seconds", "strength"}
     assert (found["num_inference_steps"]["default"], found["strength"]["default"], found["first_n_seconds"]["maximum"]) == (12, 0.7, 4)
-
-
-def test_the_page_says_what_this_test_says():
-    page = Path(__file__).resolve().parents[3] / "shared" / "seed.md"
-    if not page.exists():
-        pytest.skip("the endpoint's page is not beside this repository")
-    text = page.read_text(encoding="utf-8")
-    fields = re.findall(r"^- \*\*`(\w+)`\*\* \(`(.+?)`, _(\w+)_\):\n((?:  .*\n|\n(?=  ))+)", text, re.MULTILINE)
-    assert [name for name, *_ in fields][: len(SEED)] == list(SEED)
-    for name, kind, required, rest in fields[: len(SEED)]:
-        expected, is_required, default, limits = SEED[name]
-        assert (kind.replace("float", "number") == expected or name == "video_size") and (required == "required") == is_required
-        assert (f"- Range: `{limits[0]}` to `{limits[1]}`" in rest) if limits else "- Range" not in rest
-        assert default is None or re.search(rf"- Default: `\"?{re.escape(str(default))}\"?`", rest)
-        assert " ".join(DESCRIPTIONS.get(name, "").split()) in " ".join(rest.split())
 
 
 def test_every_route_says_what_it_may_answer(document):
