@@ -1,4 +1,4 @@
-"""What the motion module computes between its products: by Triton kernels on NVIDIA GPUs where Triton works, by torch everywhere else.
+"""What the motion module, and the layers of a UNet around it, compute between their products: by Triton kernels on NVIDIA GPUs where Triton works, else by torch.
 
 Under torch.compile the compiler joins these operations itself, but for attention, which it therefore gets as one operation,
 `animatediff_turbo::temporal_attention`.
