@@ -74,6 +74,26 @@ def test_a_second_run_changes_nothing(trained):
     assert {path: export.sha256(path) for path in trained.rglob("*.safetensors")} == before and len(before) == 5
 
 
+def test_a_given_base_keeps_its_weights_and_gets_a_motion_module(tmp_path):
+    train.run(tmp_path / "run", 0, SMALL, base=TINY_BASE)
+    for path in TINY_BASE.rglob("*.*"):
+        assert (tmp_path / "run" / TINY_BASE.name / path.relative_to(TINY_BASE)).read_bytes() == path.read_bytes(), path
+    assert {path.stem for path in (tmp_path / "run").glob("*.csv")} == {"motion", "distillation"}
+    with pytest.raises(ValueError, match="another seed, recipe or base"):
+        train.run(tmp_path / "run", 0, SMALL)
+    assert "- motion: 1: " in report.write(tmp_path / "run", 0, SMALL, rows=("1 step",), pairs=world.TEST_PAIRS[:1]).read_text()
+
+
+def test_a_base_of_other_widths_is_refused_before_anything_is_copied(tmp_path):
+    pipeline = StableDiffusionPipeline.from_pretrained(TINY_BASE, local_files_only=True, low_cpu_mem_usage=False)
+    wider = {**pipeline.unet.config, "block_out_channels": (64, 64, 64, 96)}
+    pipeline.unet = type(pipeline.unet).from_config(wider)
+    pipeline.save_pretrained(tmp_path / "wider")
+    with pytest.raises(ValueError, match=r"wider is \(64, 64, 64, 96\) wide where the tiny motion module is"):
+        train.run(tmp_path / "run", 0, SMALL, base=tmp_path / "wider")
+    assert not (tmp_path / "run" / TINY_BASE.name).exists()
+
+
 def test_the_report_names_scores_losses_and_hashes(trained):
     text = report.write(trained, 0, SMALL, rows=("1 step",), pairs=world.TEST_PAIRS[:2]).read_text()
     assert "| 1 step | " in text and export.sha256(trained / "tiny_turbo_motion.safetensors") in text and "- vae: 1: " in text
@@ -82,7 +102,7 @@ def test_the_report_names_scores_losses_and_hashes(trained):
 
 def test_a_folder_belongs_to_one_seed_and_recipe(trained):
     for seed, recipe in ((1, SMALL), (0, replace(SMALL, stills=SMALL.stills + 1))):
-        with pytest.raises(ValueError, match=r"holds a training with another seed or recipe \(see run.json\)"):
+        with pytest.raises(ValueError, match=r"holds a training with another seed, recipe or base \(see run.json\)"):
             train.run(trained, seed, recipe)
 
 
