@@ -74,7 +74,7 @@ def _add(
 ) -> None:
     """A route with everything that it may answer: at status what it gives, a model or a type of content; at 200 complete; others; and refusals."""
     responses = {code: {"model": Refusal} for code in refusals} | dict(others or {}) | ({200: {"model": complete}} if complete else {})
-    plain = {"description": "Done"} | ({"content": {gives: {"schema": {"type": "string"}}}} if gives else {})
+    plain = {"description": "Done"} | ({"content": {gives: {}}} if gives else {})
     responses[status] = plain if isinstance(gives, str) else {"model": gives}
     options = {"response_class": Response} if isinstance(gives, str) else {}
     if app.state.has_keys and 401 in refusals:

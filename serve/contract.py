@@ -71,7 +71,7 @@ class Body(BaseModel):
         description="The CFG (Classifier Free Guidance) scale is a measure of how close you want the model to stick to your prompt when looking for a "
         "related image to show you.",
     )  # fmt: skip
-    seed: Annotated[Whole, Field(ge=schema.SEED.minimum, le=schema.SEED.maximum)] | None = Field(
+    seed: Annotated[int, Field(ge=schema.SEED.minimum, le=schema.SEED.maximum), BeforeValidator(_plain)] | None = Field(
         default=None,
         description="The same seed and the same prompt given to the same version of Stable Diffusion\nwill output the same image every time.",
     )

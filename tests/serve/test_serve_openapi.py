@@ -51,6 +51,8 @@ def test_the_input_is_the_seeds_field_by_field(document):
             assert plain.get("type") == kind and (name in found["required"]) == required and field.get("default") == default, name
             assert limits is None or (plain["minimum"], plain["maximum"]) == limits, name
             assert DESCRIPTIONS.get(name, field["description"]) == field["description"] and field["description"], name
+        seed, _ = found["properties"]["seed"]["anyOf"]  # fal's page has no limits, and a client is told these before it is refused
+        assert (seed["minimum"], seed["maximum"]) == (schema.SEED.minimum, schema.SEED.maximum)
         size, presets = (resolved(document, each) for each in found["properties"]["video_size"]["anyOf"])
         assert set(presets["enum"]) == set(schema.VIDEO_SIZES) and set(size["properties"]) == {"width", "height"}
 
