@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="of jobs per minute (default %(default)s)")
     parser.add_argument("--jobs", type=int, default=60, help="of a round (default %(default)s)")
+    parser.add_argument("--ray", metavar="HOST:PORT", help="head of a Ray cluster on this machine: one worker and two of it are measured too")
     parser.add_argument("--loop", nargs=2, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     pack.load()
@@ -43,7 +44,7 @@ def main() -> None:
         plain_loop(*options.loop)
         return
     head = f"# The server under load\n\n`python benchmarks/serve.py`: {facts.processor()}; {facts.versions()}. Tiny model, 128x128, 16 frames, 1 step; clients, server and worker share the machine.\n"
-    (pack.ROOT / "benchmarks" / "SERVE.md").write_text("\n".join([head, throughput(options), storm()]), encoding="utf-8")
+    (pack.ROOT / "benchmarks" / "SERVE.md").write_text("\n".join([head, throughput(options), storm(), *([cluster(options)] if options.ray else [])]), encoding="utf-8")
 
 
 def inputs(seed: int) -> dict[str, object]:
@@ -68,24 +69,18 @@ def plain_loop(start: int, jobs: int) -> None:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, port: int = 0) -> Iterator[object]:
-    """The command line's server; whichever one runs in its folder at the end is stopped."""
-    running = start(folder, port)
+def serving(folder: Path, port: int = 0, more: tuple[str, ...] = (), workers: int = 1) -> Iterator[object]:
+    """The command line's server with so many workers that are ready, stopped at the end. more: of its arguments."""
+    from serve_server import Server
+
+    command = [sys.executable, "-m", "animatediff_turbo", "serve", "--folder", str(folder / "server"), "--port", str(port), "--max-waiting", "2000", *more]
+    running = Server(folder, command)
+    running.until_logged("is ready", times=workers)
     try:
         yield running
     finally:
         if running.process.poll() is None:
             running.stop()
-
-
-def start(folder: Path, port: int = 0) -> object:
-    """One server, with its worker ready."""
-    from serve_server import Server
-
-    command = [sys.executable, "-m", "animatediff_turbo", "serve", "--folder", str(folder / "server"), "--port", str(port), "--max-waiting", "2000"]
-    running = Server(folder, command)
-    running.until_logged("is ready")
-    return running
 
 
 def through_server(server: object, seeds: range) -> tuple[float, list[float]]:
@@ -129,6 +124,25 @@ def throughput(options: argparse.Namespace) -> str:
             f"The server does **{share:.3f}** (95 %: {low:.3f}-{high:.3f}) of the loop's work. From sending a job to its id, on disk: {percentiles(accepting)}. {memory}\n",
         ]
     )  # fmt: skip
+
+
+def cluster(options: argparse.Namespace) -> str:
+    """One worker of a Ray cluster and two, in turns."""
+    found: dict[int, list[float]] = {1: [], 2: []}
+    for number in range(options.rounds):
+        for workers, seconds in found.items():
+            more = ("--ray", options.ray, "--workers", str(workers))
+            with tempfile.TemporaryDirectory() as folder, serving(Path(folder), more=more, workers=workers) as server:
+                for seed in range(2 * workers):
+                    server.result(server.accepted(**inputs(seed)))
+                first = 1000 * (number + 1)
+                seconds.append(through_server(server, range(first, first + options.jobs))[0])
+    times, low, high = ratio(found[1], found[2])
+    one, two = (spread([60 * options.jobs / each for each in seconds]).median for seconds in found.values())
+    return (
+        f"## Workers of a Ray cluster\n\nA cluster of this machine alone, which gives each worker one thread; {options.rounds} rounds of {options.jobs} jobs: one worker"
+        f" {one:.1f} jobs per minute, two {two:.1f}, **{times:.2f}** times as many (95 %: {low:.2f}-{high:.2f}).\n"
+    )
 
 
 def percentiles(seconds: list[float]) -> str:

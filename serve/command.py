@@ -9,7 +9,7 @@ import logging
 import socket
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +17,10 @@ import uvicorn
 
 from . import access
 from .app import RUN, build
+from .cluster import ClusterError, RayLink, join
 from .desk import Desk
 from .files import Files
+from .link import Link, Report, Worker
 from .patience import impatient
 from .queue import Queue, QueueError
 from .service import Service
@@ -27,7 +29,7 @@ from .supervisor import Supervisor, UnfitError
 
 logger = logging.getLogger(__name__)
 
-ERRORS = (ValueError, OSError, sqlite3.Error, QueueError, UnfitError)
+ERRORS = (ValueError, OSError, sqlite3.Error, QueueError, UnfitError, ClusterError)
 """What `run` raises on purpose: one sentence each."""
 QUEUE, FILES = "queue.sqlite", "files"
 HELP = """Serves fal's AnimateDiff Turbo endpoints from this machine: the same inputs, queue and answers.
@@ -69,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--family", default="auto", metavar="NAME", help="which adapter the file is, when its name does not say")
     models.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH]", help="a LoRA for the checkpoint; may be given more than once")
     models.add_argument("--device", action="append", default=[], help="cpu, cuda:0, mps; one worker for each that is given (default: the best there is)")
+    models.add_argument("--ray", default="", metavar="ADDRESS", help="work on a running Ray cluster: auto, or HOST:PORT of its head; models at the same paths on every machine")
+    models.add_argument("--workers", type=int, default=0, metavar="N", help="with --ray: how many (default: one for each GPU of the cluster, or one)")
     models.add_argument("--dtype", default="auto", choices=["auto", "fp32", "fp16", "bf16"], help="fp32 on the CPU and fp16 elsewhere by default")
     return result
 
@@ -91,7 +95,7 @@ def settings(options: argparse.Namespace) -> Settings:
     return Settings(
         options.folder, options.host, options.port, options.certificate, options.private_key, options.keys, options.origin.rstrip("/"),
         tuple(options.device) or ("auto",), {name: value for name, value in models.items() if value is not None} | ({"loras": loras} if loras else {}),
-        Limits(waiting=options.max_waiting, per_key=options.max_per_key, work=options.max_work), options.keep_days * 86400, int(options.keep_gb * 1e9),
+        options.ray, options.workers, Limits(waiting=options.max_waiting, per_key=options.max_per_key, work=options.max_work), options.keep_days * 86400, int(options.keep_gb * 1e9),
     )  # fmt: skip
 
 
@@ -104,9 +108,19 @@ def _lora(text: str) -> tuple[str, float]:
         return text, 1.0
 
 
+def connected(chosen: Settings) -> tuple[Settings, Callable[[Report], Awaitable[Worker]]]:
+    """The settings with a device for each worker, and what starts a worker. Raises ClusterError."""
+    if not chosen.ray:
+        return chosen, lambda setting: Link.start(chosen.worker, setting)
+    gpus = join(chosen.ray)
+    devices = ("auto",) * (chosen.workers or max(1, gpus))
+    return replace(chosen, devices=devices), lambda setting: RayLink.start(chosen.worker, min(1, gpus), setting)
+
+
 async def serve(chosen: Settings) -> None:
     """Serves until the process is told to end. Raises one of ERRORS with one sentence."""
     chosen.check()
+    chosen, start = connected(chosen)
     keys = access.read(chosen.keys) if chosen.keys else None
     chosen.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (chosen.folder / QUEUE).touch(mode=0o600)  # prompts are in it
@@ -116,7 +130,7 @@ async def serve(chosen: Settings) -> None:
         interrupted = queue.recover()
         desk = Desk(queue, files, chosen.limits if keys else replace(chosen.limits, per_key=sys.maxsize))
         await desk.tidy(chosen.keep_seconds, chosen.keep_bytes, everything=True)
-        supervisor = Supervisor(desk, chosen)
+        supervisor = Supervisor(desk, chosen, start)
         work: list[asyncio.Future[None]] = []
 
         @contextlib.asynccontextmanager

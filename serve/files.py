@@ -16,6 +16,16 @@ UPLOAD_SECONDS = 24 * 3600.0
 """How long an uploaded file is kept that no waiting job starts from."""
 
 
+def to_disk(path: Path) -> None:
+    """Returns when a file that was written is on disk, not only on its way there."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    if os.name == "posix":  # where the name is on disk with its folder
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+
+
 class Files:
     """The files in folder, which is made. clock: seconds since 1970."""
 

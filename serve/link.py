@@ -3,9 +3,12 @@
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
+PROGRAM = (sys.executable, "-m", f"{__package__}.worker")
 LINE = 2**20
 """Bytes that a report may have."""
 STOP_SECONDS = 5.0
@@ -13,25 +16,53 @@ STOP_SECONDS = 5.0
 Report = dict[str, object]
 
 
+class Worker(Protocol):
+    """A running worker, wherever it is. retries: whether its job is begun again when it is gone, which on this machine would often end it again."""
+
+    retries: bool
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended."""
+
+    def send(self, order: Mapping[str, object]) -> None:
+        """Gives an order; one to a worker that is gone is lost, and `receive` tells."""
+
+    async def receive(self, seconds: float) -> Report | None:
+        """The next report; None when the worker is gone, or says something that is none. Raises asyncio.TimeoutError when it says nothing for so long."""
+
+    async def stop(self) -> str:
+        """Ends it, by force if need be, and gives how it ended in words."""
+
+    def kill(self) -> None:
+        """Ends it at once."""
+
+
 @dataclass(frozen=True)
 class Link:
-    """A running worker."""
+    """A running worker on this machine, a `Worker`."""
 
     process: asyncio.subprocess.Process
+    retries: ClassVar[bool] = False
 
     @classmethod
     async def start(cls, program: tuple[str, ...], setting: Mapping[str, object]) -> "Link":
-        """Starts program and tells it its setting, the first line that it reads. What it says for people goes where the server's own goes."""
-        link = cls(await asyncio.create_subprocess_exec(*program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE))
+        """Starts program, `PROGRAM` where there is none, and tells it its setting, the first line that it reads. What it says for people goes where the server's own goes."""
+        link = cls(await asyncio.create_subprocess_exec(*(program or PROGRAM), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE))
         link.send(setting)
         return link
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended."""
+        return self.process.returncode is not None
 
     def send(self, order: Mapping[str, object]) -> None:
         """Gives an order; one to a worker that is gone is lost, and `receive` tells."""
         if not self.process.stdin.is_closing():
             self.process.stdin.write(json.dumps(dict(order)).encode() + b"\n")
 
-    async def receive(self, seconds: float) -> Report | None:
+    async def receive(self, seconds: float | None) -> Report | None:
         """The next report; None when the worker is gone, or says something that is none. Raises asyncio.TimeoutError when it says nothing for so long."""
         try:
             line = await asyncio.wait_for(self.process.stdout.readline(), seconds)

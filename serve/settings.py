@@ -1,7 +1,6 @@
 """What a server is started with."""
 
 import re
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,8 +39,9 @@ class Settings:
     keys: a file of hashed keys, see `access`; without one everybody on this machine, and nobody else, may send jobs.
     origin: the address at which others reach the server, such as https://box.example; that of each request without.
     devices: one worker for each, see `headless.render.Models`, of which models are the other fields, paths as text.
+    ray, workers: the address of the Ray cluster whose machines have the workers, this one without; and how many, 0 for one on each GPU.
     keep_seconds, keep_bytes: how long finished jobs are kept, and how much their videos may take.
-    worker: the program of a worker. load_seconds, stall_seconds: until it must have loaded its models, and without a sign of life in a job.
+    worker: the program of a worker, this pack's own without. load_seconds, stall_seconds: until it must have loaded its models, and without a sign of life in a job.
     """
 
     folder: Path
@@ -53,10 +53,12 @@ class Settings:
     origin: str = ""
     devices: tuple[str, ...] = ("auto",)
     models: Mapping[str, object] = field(default_factory=dict)
+    ray: str = ""
+    workers: int = 0
     limits: Limits = field(default_factory=Limits)
     keep_seconds: float = 7 * 24 * 3600.0
     keep_bytes: int = 10 * 10**9
-    worker: tuple[str, ...] = (sys.executable, "-m", f"{__package__}.worker")
+    worker: tuple[str, ...] = ()
     load_seconds: float = 900.0
     stall_seconds: float = 600.0
 
@@ -76,5 +78,9 @@ class Settings:
                 raise ValueError(f"There is no file {path}; --certificate and --private-key are PEM files.")
         if self.origin and not re.fullmatch(r"https?://[^/\s]+", self.origin):
             raise ValueError(f"--origin is {self.origin!r}; use an address without a path, such as https://box.example.")
+        if self.workers < 0 or (self.workers and not self.ray):
+            raise ValueError("--workers is the number of workers in the cluster of --ray; without one there is a worker for each --device.")
+        if self.ray and self.devices != ("auto",):
+            raise ValueError("--ray and --device don't go together: the cluster gives each worker its device.")
         if not 0 <= self.port < 2**16:
             raise ValueError(f"--port is {self.port}; use 0 to {2**16 - 1}, 0 for any free one.")

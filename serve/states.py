@@ -46,3 +46,4 @@ class Failure:
 CANCELLED_BY_CLIENT = Failure(499, "The job was cancelled.", "client_cancelled")
 NOT_STARTED = Failure(504, "No worker became free in the time that X-Fal-Request-Timeout allows; the job was not started.", "request_timeout")
 INTERRUPTED = Failure(500, "The server or its worker stopped each time while it rendered this job; it is not tried again.", "runner_server_error")
+UNWRITABLE = Failure(500, "The video could not be written; ask whoever runs the server whether its disk is full.", "runner_server_error")

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 
 from .desk import Desk, Live
 from .files import MADE
 from .jobs import Job
-from .link import Link, Report
+from .link import Report, Worker
 from .settings import Settings
 from .states import CANCELLED, DONE, Failure
 
@@ -23,10 +24,10 @@ class UnfitError(RuntimeError):
 
 
 class Supervisor:
-    """The workers of a server. recipe: what the served model says of itself, as soon as one has loaded it."""
+    """The workers of a server, each started by start from its setting. recipe: what the served model says of itself, as soon as one has loaded it."""
 
-    def __init__(self, desk: Desk, settings: Settings):
-        self._desk, self._settings = desk, settings
+    def __init__(self, desk: Desk, settings: Settings, start: Callable[[Report], Awaitable[Worker]]):
+        self._desk, self._settings, self._start = desk, settings, start
         self.recipe: Report = {}
 
     async def run(self) -> None:
@@ -55,7 +56,7 @@ class Supervisor:
     async def _keep(self, device: str) -> None:
         failures = 0
         while True:
-            link = await Link.start(self._settings.worker, {"device": device, "models": dict(self._settings.models)})
+            link = await self._start({"device": device, "models": dict(self._settings.models)})
             try:
                 ready = await self._loaded(link, device)
                 failures = 0 if ready else failures + 1
@@ -67,7 +68,7 @@ class Supervisor:
                 raise UnfitError(f"The worker on {device} ended {failures} times while it loaded its models; is there enough memory?")
             await asyncio.sleep(PAUSES[failures - 1] if failures else 0)
 
-    async def _loaded(self, link: Link, device: str) -> bool:
+    async def _loaded(self, link: Worker, device: str) -> bool:
         """Whether a worker has its models; False when it ended or said nothing."""
         try:
             report = await link.receive(self._settings.load_seconds)
@@ -83,9 +84,9 @@ class Supervisor:
         logger.info("The worker on %s is ready: %s.", device, report["adapter"])
         return True
 
-    async def _one(self, link: Link) -> bool:
+    async def _one(self, link: Worker) -> bool:
         """Waits for a job and has it rendered; False when the worker is gone."""
-        while link.process.returncode is None:
+        while not link.is_gone:
             count = self._desk.bell.count
             job = await self._desk.claim()
             if job is not None:
@@ -93,7 +94,7 @@ class Supervisor:
             await self._desk.bell.after(count, IDLE)
         return False
 
-    async def _rendered(self, link: Link, job: Job) -> bool:
+    async def _rendered(self, link: Worker, job: Job) -> bool:
         file = self._desk.files.new(MADE)
         order = {"do": "render", "id": job.id, "endpoint": job.endpoint, "inputs": dict(job.inputs), "path": str(self._desk.files.path(file))}
         link.send(order | ({"source": str(self._desk.files.path(job.source))} if job.source else {}))
@@ -111,7 +112,7 @@ class Supervisor:
             if await self._noted(report, link, job):
                 return report["say"] != "stalled"
 
-    async def _noted(self, report: Report, link: Link, job: Job) -> bool:
+    async def _noted(self, report: Report, link: Worker, job: Job) -> bool:
         """Whether a report was the last one about the job."""
         say, live = report["say"], self._desk.live[job.id]
         if say == "begun":
@@ -132,11 +133,11 @@ class Supervisor:
         _tell(ended)
         return True
 
-    async def _lost(self, link: Link, job: Job, begun: bool) -> None:
+    async def _lost(self, link: Worker, job: Job, begun: bool) -> None:
         """A worker is gone in the middle of a job."""
         how = await link.stop()
         logger.warning("A worker ended (%s); another one is started.", how)
-        if not begun:
+        if link.retries or not begun:
             await self._desk.requeue(job)
             return
         sentence = f"The worker that rendered this job ended ({how}). Send it again, with a smaller size or fewer frames if that repeats."

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import TextIO
 
@@ -27,6 +28,8 @@ from ..video.decode import Limits, measure
 from ..video.errors import VideoError
 from ..video.pictures import check_finite, extremes, to_bytes
 from .fetch import FetchError, fetch
+from .files import to_disk
+from .states import UNWRITABLE
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +135,7 @@ def report(stack: TextToVideo, order: Message, inbox: Inbox, outbox: Outbox) -> 
     try:
         inbox.check(order["id"])
         _render(stack, order, path, inbox, outbox)
-        _settle(path)
+        to_disk(path)
         return {"say": "done", "bytes": path.stat().st_size}
     except _StoppedError:
         return {"say": "stopped"}
@@ -148,17 +151,7 @@ def report(stack: TextToVideo, order: Message, inbox: Inbox, outbox: Outbox) -> 
         return _fault("", str(error)).report
     except (VideoError, OSError) as error:
         logger.warning("A video could not be written (%s).", getattr(error.__cause__ or error, "strerror", None) or type(error).__name__)
-        return _RefusedError(500, "The video could not be written; ask whoever runs the server whether its disk is full.", "runner_server_error").report
-
-
-def _settle(path: Path) -> None:
-    """On disk, not only on its way there: the queue says so next."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-    if os.name == "posix":  # where the name is on disk with its folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)
-        os.close(folder)
+        return _RefusedError(*astuple(UNWRITABLE)).report
 
 
 def _render(stack: TextToVideo, order: Message, path: Path, inbox: Inbox, outbox: Outbox) -> None:

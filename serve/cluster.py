@@ -1,0 +1,195 @@
+"""Workers on the machines of a Ray cluster: each is an actor that has the worker process of `link` beside it, and carries files and reports to and fro.
+
+Which machine has room, and what becomes of a machine that is gone, is Ray's to say; the queue gives the next job to a free worker as ever. The pack, and
+the files of the models at the same paths, must be on every machine.
+"""
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from .files import to_disk
+from .link import Link, Report
+from .states import UNWRITABLE
+
+if TYPE_CHECKING:
+    import ray
+
+logger = logging.getLogger(__name__)
+
+
+REACH_SECONDS = 5.0
+NOBODY = "There is no Ray cluster at {} ({}); start one with `ray start --head`, or give another address."
+
+
+class ClusterError(RuntimeError):
+    """There is no cluster to work on; one sentence with the fix."""
+
+
+def join(address: str) -> int:
+    """Makes this process one of the cluster's drivers, and gives the number of its GPUs. address: "auto", or HOST:PORT of its head.
+
+    Raises ClusterError.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise ClusterError("--ray needs the package ray: pip install 'animatediff-turbo[ray]'.") from error
+    _reach(address)
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False, namespace="animatediff_turbo")
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(NOBODY.format(address, type(error).__name__)) from error
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _reach(address: str) -> None:
+    # Ray itself asks for minutes, and then ends the process
+    if address == "auto":
+        return
+    found = re.fullmatch(r"([A-Za-z0-9.-]+):([0-9]{1,5})", address)
+    if not found:
+        raise ClusterError(f"--ray is {address!r}; use auto, or HOST:PORT of the cluster's head, on a machine that is part of it.")
+    try:
+        socket.create_connection((found[1], int(found[2])), REACH_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ClusterError(NOBODY.format(address, getattr(error, "strerror", None) or type(error).__name__)) from error
+
+
+class Remote:
+    """The actor: a worker process on its machine."""
+
+    def __init__(self, program: tuple[str, ...]):
+        self._program, self._link, self._started = program, None, asyncio.Event()
+        self._folder = Path(tempfile.mkdtemp(prefix="animatediff_turbo_"))
+
+    async def start(self, setting: Report) -> None:
+        """Starts it, and returns when it has ended."""
+        try:
+            self._link = await Link.start(self._program, setting)
+        finally:
+            self._started.set()
+        await self._link.process.wait()
+
+    async def send(self, order: Report, source: bytes | None) -> None:
+        """Gives it an order, whose paths become some of this machine."""
+        if "path" in order:
+            order = order | {"path": str(self._folder / Path(str(order["path"])).name)}
+        if source is not None:
+            path = self._folder / Path(str(order["source"])).name
+            await asyncio.to_thread(path.write_bytes, source)
+            order = order | {"source": str(path)}
+        self._link.send(order)
+
+    async def receive(self) -> Report | None:
+        """See `Worker.receive`; with the video of a job that is done."""
+        await self._started.wait()
+        report = self._link and await self._link.receive(None)
+        if report is None or report["say"] in ("begun", "step"):
+            return report
+        files = await asyncio.to_thread(self._emptied)
+        return report | ({"video": files[0]} if report["say"] == "done" and files else {})
+
+    def _emptied(self) -> list[bytes]:
+        """What was made; sources are dropped too, after every job."""
+        paths = sorted(self._folder.iterdir())
+        found = [path.read_bytes() for path in paths if path.name.startswith("made")]
+        for path in paths:
+            path.unlink()
+        return found
+
+    async def stop(self) -> str:
+        """See `Worker.stop`."""
+        how = await self._link.stop() if self._link else "it could not be started"
+        with contextlib.suppress(OSError):
+            self._emptied()
+            self._folder.rmdir()
+        return how
+
+
+class RayLink:
+    """A running worker somewhere in the cluster, a `Worker`. One that is gone went with its machine as often as with its job: the job is begun again."""
+
+    retries: ClassVar[bool] = True
+
+    def __init__(self, actor: "ray.actor.ActorHandle", setting: Report):
+        self._actor, self._paths, self._tasks = actor, {}, set()
+        self._watch = asyncio.ensure_future(self._gone_or(actor.start.remote(setting)))
+
+    @classmethod
+    async def start(cls, program: tuple[str, ...], gpus: float, setting: Report) -> "RayLink":
+        """Asks the cluster for a worker with so many GPUs, and tells it its setting as soon as there is room for it."""
+        import ray
+
+        actor = ray.remote(Remote).options(num_cpus=1, num_gpus=gpus, max_restarts=0).remote(program)
+        return cls(actor, setting)
+
+    async def _gone_or(self, reference: "ray.ObjectRef") -> object:
+        """What a call gives; None when the actor, or its machine, is gone."""
+        from ray.exceptions import RayError
+
+        try:
+            return await reference
+        except RayError as error:
+            logger.warning("A worker of the cluster is gone (%s).", type(error).__name__)
+            return None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended."""
+        return self._watch.done()
+
+    def send(self, order: Mapping[str, object]) -> None:
+        """See `Worker.send`. The file that a job starts from goes with it."""
+        if "path" in order:
+            self._paths[order["id"]] = Path(str(order["path"]))
+        task = asyncio.ensure_future(self._sent(dict(order)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _sent(self, order: Report) -> None:
+        try:
+            source = await asyncio.to_thread(Path(str(order["source"])).read_bytes) if "source" in order else None
+        except FileNotFoundError:
+            source = b""  # which is no video, as the worker will say
+        await self._gone_or(self._actor.send.remote(order, source))
+
+    async def receive(self, seconds: float) -> Report | None:
+        """See `Worker.receive`. A video that came is on this machine's disk when this returns."""
+        report = await asyncio.wait_for(self._gone_or(self._actor.receive.remote()), seconds)
+        if report is None or report["say"] in ("begun", "step"):
+            return report
+        path, video = self._paths.pop(report.get("id"), None), report.pop("video", None)
+        if report["say"] == "done" and path is not None:
+            return await asyncio.to_thread(_kept, report, path, video)
+        return report
+
+    async def stop(self) -> str:
+        """See `Worker.stop`."""
+        how = await self._gone_or(self._actor.stop.remote()) if not self._watch.done() else None
+        self.kill()
+        self._watch.cancel()
+        return str(how or "its actor or its machine is gone")
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        import ray
+
+        ray.kill(self._actor)
+
+
+def _kept(report: Report, path: Path, video: bytes | None) -> Report:
+    """The report of a job whose video is on disk now, or can't be."""
+    try:
+        path.write_bytes(video or b"")
+        to_disk(path)
+    except OSError as error:
+        logger.warning("A video could not be written (%s).", error.strerror)
+        return {"say": "failed", "status": UNWRITABLE.status, "detail": UNWRITABLE.detail, "type": UNWRITABLE.error_type, "id": report["id"]}
+    return report
