@@ -116,8 +116,7 @@ $("form").addEventListener("submit", async event => {
   $("cancel").hidden = $("progress").hidden = true;
 });
 $("cancel").addEventListener("click", () => running && call("PUT", `${running}/cancel`).catch(error => tell(error.message, "error")));
-$("form").addEventListener("input", programs);
-$("endpoint").addEventListener("change", build);
+$("form").addEventListener("input", event => (event.target.id === "endpoint" ? build() : programs()));
 
 fetch("/openapi.json").then(answer => answer.json()).then(found => {
   api = found;

@@ -1,8 +1,14 @@
 """The playground by keyboard, in a window as wide as a telephone."""
 
 import shutil
+import sys
+import time
 
 import pytest
+from serve_server import PATIENCE, Server
+
+from animatediff_turbo.headless.tiny import score
+from animatediff_turbo.video.decode import decode
 
 sync_api = pytest.importorskip("playwright.sync_api")
 
@@ -23,8 +29,26 @@ def page():
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """With the tiny model."""
+    folder = tmp_path_factory.mktemp("real")
+    running = Server(folder, [sys.executable, "-m", "animatediff_turbo", "serve", "--port", "0", "--folder", str(folder / "server"), "--device", "cpu"])
+    running.until_logged("is ready")
+    yield running
+    running.stop()
+
+
 def focused(page):
     return page.evaluate("document.activeElement.id")
+
+
+def until(page, condition):
+    """wait_for_function is forbidden by the page's policy."""
+    deadline = time.monotonic() + PATIENCE
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, page.text_content("#state")
+        page.wait_for_timeout(50)
 
 
 def tab_to(page, id):
@@ -65,3 +89,35 @@ def test_what_is_wrong_is_said_and_a_job_can_be_cancelled(server, page):
     sync_api.expect(page.locator("#state")).to_contain_text("Step 1 of 2", timeout=30_000)
     page.click("#cancel")
     sync_api.expect(page.locator("#state")).to_contain_text("The job was cancelled.", timeout=30_000)
+
+
+def test_a_real_clip_is_watched_and_downloaded_and_goes_back_in_without_a_word_in_the_console(real, page, tmp_path):
+    page.faults.clear()
+    page.goto(real.address)
+    page.wait_for_selector("#prompt")
+    tab_to(page, "prompt")
+    page.keyboard.type("a red circle moving right on a black background")
+    tab_to(page, "seed")
+    page.keyboard.type("3")
+    tab_to(page, "generate")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('#video').currentTime > 0")
+    assert page.evaluate("[document.querySelector('#video').videoWidth, document.querySelector('#video').error]") == [128, None]
+    with page.expect_download() as downloading:
+        tab_to(page, "download")
+        page.keyboard.press("Enter")
+    downloading.value.save_as(tmp_path / "clip.mp4")
+    frames = decode(tmp_path / "clip.mp4").frames
+    found = score.judge(frames)
+    assert (len(frames), found.colour, found.direction, found.shape) == (16, "red", "right", "circle")
+    page.screenshot(path=tmp_path / "watched.png", full_page=True)
+    page.select_option("#endpoint", label="video-to-video")
+    page.set_input_files("#video_url", tmp_path / "clip.mp4")
+    page.fill("#prompt", "a blue circle moving right on a black background")
+    page.fill("#strength", "0.9")
+    page.click("#generate")
+    sync_api.expect(page.locator("#state")).to_have_text("Done", timeout=60_000)
+    again = real.client.get(page.get_attribute("#download", "href")).content
+    (tmp_path / "again.mp4").write_bytes(again)
+    assert score.judge(decode(tmp_path / "again.mp4").frames).colour == "blue"
+    assert page.faults == [] and page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
