@@ -144,17 +144,21 @@ def train_base(folder: Path, seed: int, recipe: Recipe, device: str) -> tuple[Au
 
 def take_base(folder: Path, base: Path, device: str) -> tuple[AutoencoderKL, stages.Stack]:
     """The same from a diffusers folder, with its copy as folder/tiny_sd15, which is what is read: an interrupted run goes on with what it began with.
-
-    Raises ValueError when base is no such folder, or of other widths.
     """
     copy = folder / TINY_BASE.name
     if not copy.exists():
-        widths = tuple(load_base(base).unet.config.block_out_channels)
-        if widths != networks.WIDTHS:
-            raise ValueError(f"{base} is {widths} wide where the tiny motion module is {networks.WIDTHS}; give a tiny base, such as {TINY_BASE}.")
         whole(copy, lambda partial: shutil.copytree(base, partial, dirs_exist_ok=True))
     loaded = load_base(copy, device=device)
     return loaded.vae, stages.Stack(loaded.tokenizer, loaded.text_encoder, loaded.unet, schedule.sigma_table(TINY.beta_schedule).to(device))
+
+
+def _check_base(base: Path) -> None:
+    loaded = load_base(base)
+    widths = tuple(loaded.unet.config.block_out_channels)
+    if widths != networks.WIDTHS:
+        raise ValueError(f"{base} is {widths} wide where the tiny motion module is {networks.WIDTHS}; give a tiny base, such as {TINY_BASE}.")
+    if loaded.predicts != "epsilon":
+        raise ValueError(f"{base} predicts {loaded.predicts!r} and the recipe trains on noise; give a base that predicts 'epsilon'.")
 
 
 def run(folder: Path, seed: int, recipe: Recipe, device: str = "cpu", base: Path | None = None) -> None:
@@ -165,6 +169,8 @@ def run(folder: Path, seed: int, recipe: Recipe, device: str = "cpu", base: Path
     Raises:
         ValueError: folder holds another seed's or recipe's training, or base is no diffusers folder.
     """
+    if base is not None:
+        _check_base(base)
     folder.mkdir(parents=True, exist_ok=True)
     _claim(folder / "run.json", seed, recipe, base)
     started = time.monotonic()

@@ -71,7 +71,8 @@ class Call:
         transformers = {id(layer): transformer for (layer, _), transformer in zip(places, self.transformers, strict=True)}
         like = torch.empty(0, dtype=executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype(), device=x.device)
         motion = Motion(frames, strength, self.pooled_norm, transformers, self._positions(frames, {width for _, width in places}, like))
-        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs | {"time_context": motion})
+        options = spatial.with_fast_attention(transformer_options, x.device) if motion.acts else transformer_options
+        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs | {"time_context": motion})
 
     def _positions(self, frames: int, widths: set[int], like: torch.Tensor) -> dict[int, torch.Tensor]:
         key = frames, like.dtype, like.device

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 
 import comfy.ops
 import torch
+from comfy.cli_args import args
+from comfy.ldm.modules import attention
 from comfy.ldm.modules.attention import GEGLU, BasicTransformerBlock, FeedForward, SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 from torch import Tensor
@@ -19,8 +21,20 @@ from torch import Tensor
 from ...motion_modules import kernels
 
 ATTENTION_PATCHES = frozenset(("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch"))
+OVERRIDE = "optimized_attention_override"
+"""Where ComfyUI asks which attention to use."""
 FOLDING_PIXELS = {"cuda": 2048, "cpu": 256}
 """From so many pixels of all frames on, folding an upsampling's weights costs less than it saves (measured on an H200 and on a CPU)."""
+
+
+def with_fast_attention(options: dict, device: torch.device) -> dict:
+    """options for a call on device, with torch's attention where ComfyUI takes its sub-quadratic one unasked: on CPUs, where that takes longer."""
+    unasked = attention.optimized_attention is attention.attention_sub_quad and not args.use_quad_cross_attention
+    return {OVERRIDE: _torchs_attention} | options if unasked and device.type == "cpu" and _plain_run() else options
+
+
+def _torchs_attention(chosen: Callable, *arguments: object, **options: object) -> Tensor:
+    return attention.attention_pytorch(*arguments, **options)
 
 
 def spatial_transformer(layer: SpatialTransformer, x: Tensor, context: Tensor | None, options: dict) -> Tensor:

@@ -15,7 +15,7 @@ sys.path.insert(0, os.environ["COMFYUI_PATH"])
 importlib.import_module("utils")  # before nodes.py puts ComfyUI's folder "comfy" in front, which has one too
 import comfy.cli_args
 
-comfy.cli_args.args.cpu = comfy.cli_args.args.use_pytorch_cross_attention = True
+comfy.cli_args.args.cpu, comfy.cli_args.args.use_pytorch_cross_attention = True, "--default-attention" not in sys.argv
 import comfy.ops
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
@@ -145,8 +145,28 @@ def filled_outside(layer):
         return filled(layer)
 
 
+def attention():
+    """What is put in place of the attention that ComfyUI takes by default on a CPU, and when."""
+    cpu, mine = torch.device("cpu"), {spatial.OVERRIDE: "mine", "block_index": 1}
+    x, text = torch.randn(6, 64, 8, 12), torch.randn(6, 7, 32)
+    layer, options = filled(transformer()), spatial.with_fast_attention({"block_index": 1}, cpu)
+    report = {"replaced": set(options) == {spatial.OVERRIDE, "block_index"}, "another's stays": spatial.with_fast_attention(mine, cpu) == mine}
+    report["on a GPU"] = spatial.OVERRIDE in spatial.with_fast_attention({}, torch.device("cuda"))
+    exact = filled(transformer(torch.float64))
+    exact.load_state_dict({name: tensor.double() for name, tensor in layer.state_dict().items()})
+    right = exact(x.double(), text.double(), {}) - x
+    found = [layer(x, text, dict(each)) for each in (options, {})]
+    report |= {"errors": [relative(each - x, right) for each in found], "another result": not torch.equal(*found)}
+    comfy.cli_args.args.use_quad_cross_attention = True
+    return report | {"when it was chosen": spatial.OVERRIDE in spatial.with_fast_attention({}, cpu)}
+
+
 def main():
     torch.manual_seed(0)
+    if "--default-attention" in sys.argv:
+        with torch.inference_mode():
+            sys.stdout.write(json.dumps(attention()))
+        return
     with torch.inference_mode():
         report = {"errors": {}, "left_alone": left_alone() | upsampling_left_alone()}
         for dtype in (torch.float32, torch.float16, torch.bfloat16):
@@ -161,6 +181,7 @@ def main():
         report["same traces in the options"] = options[0] == options[1]
         up, picture = filled(upsampling()), torch.randn(24, 64, 8, 12)
         report["folds"] = not torch.equal(spatial.upsample(up, picture, None), up(picture))
+        report["attention that was chosen"] = spatial.OVERRIDE in spatial.with_fast_attention({}, torch.device("cpu"))
     sys.stdout.write(json.dumps(report))
 
 

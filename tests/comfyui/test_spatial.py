@@ -9,13 +9,17 @@ import pytest
 import server as comfy_server
 
 
-@pytest.fixture(scope="module")
-def report(comfy):
+def reported(comfy, *arguments):
     program = Path(__file__).with_name("spatial_program.py")
     environment = os.environ | {"COMFYUI_PATH": str(comfy.path), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([comfy_server.python(comfy.path), program], check=False, env=environment, capture_output=True, text=True, timeout=300)
+    result = subprocess.run([comfy_server.python(comfy.path), program, *arguments], check=False, env=environment, capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def report(comfy):
+    return reported(comfy)
 
 
 def test_errors_against_float64_are_at_most_a_quarter_above_comfyuis(report):
@@ -39,3 +43,10 @@ def test_the_options_hold_what_comfyui_leaves_there(report):
 
 def test_the_upsampling_is_folded_at_all(report):
     assert report["folds"]
+
+
+def test_on_a_cpu_torchs_attention_stands_in_for_the_one_that_nobody_chose(comfy, report):
+    found = reported(comfy, "--default-attention")
+    assert found["replaced"] and found["another's stays"] and not found["on a GPU"] and not found["when it was chosen"]
+    assert found["another result"] and found["errors"][0] <= 1.25 * found["errors"][1]
+    assert not report["attention that was chosen"]
