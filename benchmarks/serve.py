@@ -43,7 +43,7 @@ def main() -> None:
     if options.loop:
         plain_loop(*options.loop)
         return
-    head = f"# The server under load\n\n`python benchmarks/serve.py`: {facts.processor()}; {facts.versions()}. Tiny model, 128x128, 16 frames, 1 step; clients, server and worker share the machine.\n"
+    head = f"# The server under load\n\n`python benchmarks/serve.py`: {facts.processor()}; {facts.versions()}. Tiny model, 128x128, 16 frames, 1 step, one thread for torch; clients, server and worker share the machine.\n"
     (pack.ROOT / "benchmarks" / "SERVE.md").write_text("\n".join([head, throughput(options), storm(), *([cluster(options)] if options.ray else [])]), encoding="utf-8")
 
 
@@ -75,8 +75,8 @@ def serving(folder: Path, port: int = 0, more: tuple[str, ...] = (), workers: in
 
     command = [sys.executable, "-m", "animatediff_turbo", "serve", "--folder", str(folder / "server"), "--port", str(port), "--max-waiting", "2000", *more]
     running = Server(folder, command)
-    running.until_logged("is ready", times=workers)
     try:
+        running.until_logged("is ready", times=workers)
         yield running
     finally:
         if running.process.poll() is None:
@@ -204,7 +204,7 @@ def storm() -> str:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     statuses = ", ".join(f"{count} x {status}" for status, count in sorted(collections.Counter(ends.values()).items()))
     return (
-        f"## A storm\n\n{CLIENTS} clients with {JOBS} jobs each at once, a fifth of them on connections that may be closed before the answer, three tenths cancelled; {len(set(killed))} workers and"
+        f"## A storm\n\n{CLIENTS} clients with {JOBS} jobs each at once, a fifth of them on connections that may be closed before the answer, three tenths of the others cancelled; {len(set(killed))} workers and"
         f" {SERVERS_KILLED} servers ended by SIGKILL meanwhile. {sum(states.values())} jobs were accepted: {counts}; none lost, none ended twice, none begun after its cancel was"
         f" confirmed ({len(crowd.cancelled)} were), no file without a job. The clients that kept their connections were told {statuses}. {seconds:.0f} s until the last had ended."
         f" From sending a job to its id: {percentiles(crowd.accepting)}. {memory}\n"
@@ -222,5 +222,6 @@ def wait_until_idle(server: object) -> None:
 
 
 if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the loop as of the worker
     os.environ.setdefault("NO_PROXY", "127.0.0.1,localhost")
     main()

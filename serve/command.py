@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
     models.add_argument("--family", default="auto", metavar="NAME", help="which adapter the file is, when its name does not say")
     models.add_argument("--lora", action="append", default=[], metavar="FILE[:STRENGTH]", help="a LoRA for the checkpoint; may be given more than once")
     models.add_argument("--device", action="append", default=[], help="cpu, cuda:0, mps; one worker for each that is given (default: the best there is)")
-    models.add_argument("--ray", default="", metavar="ADDRESS", help="work on a running Ray cluster: auto, or HOST:PORT of its head; models at the same paths on every machine")
+    models.add_argument("--ray", default="", metavar="HOST:PORT", help="work on the Ray cluster with this head, of which this machine is a part; models at the same paths on every machine")
     models.add_argument("--workers", type=int, default=0, metavar="N", help="with --ray: how many (default: one for each GPU of the cluster, or one)")
     models.add_argument("--dtype", default="auto", choices=["auto", "fp32", "fp16", "bf16"], help="fp32 on the CPU and fp16 elsewhere by default")
     return result
@@ -90,11 +90,13 @@ def run(arguments: list[str]) -> str:
 
 def settings(options: argparse.Namespace) -> Settings:
     """What the flags mean."""
-    models = {name: getattr(options, name) for name in ("checkpoint", "config", "adapter", "family", "dtype")}
-    loras = [_lora(text) for text in options.lora]
+    models = {name: getattr(options, name) for name in ("family", "dtype")}
+    # wherever a worker's own folder is
+    models |= {name: str(Path(path).absolute()) for name in ("checkpoint", "config", "adapter") if (path := getattr(options, name)) is not None}
+    loras = [(str(Path(path).absolute()), strength) for path, strength in map(_lora, options.lora)]
     return Settings(
         options.folder, options.host, options.port, options.certificate, options.private_key, options.keys, options.origin.rstrip("/"),
-        tuple(options.device) or ("auto",), {name: value for name, value in models.items() if value is not None} | ({"loras": loras} if loras else {}),
+        tuple(options.device) or ("auto",), models | ({"loras": loras} if loras else {}),
         options.ray, options.workers, Limits(waiting=options.max_waiting, per_key=options.max_per_key, work=options.max_work), options.keep_days * 86400, int(options.keep_gb * 1e9),
     )  # fmt: skip
 

@@ -141,8 +141,9 @@ class Desk:
 
     async def _end(self, live: Live, act: Callable[..., Job], *arguments: object) -> Job:
         job = await self._do(act, *arguments)
-        del self.live[job.id]
-        self._asked.discard(job.id)
+        if self.live.get(job.id) is live:  # a job to be begun again may have been already
+            del self.live[job.id]
+            self._asked.discard(job.id)
         if job.file is None:
             await asyncio.to_thread(self.files.delete, live.file)
         return job

@@ -63,9 +63,9 @@ class Supervisor:
                 while ready and await self._one(link):
                     pass
             finally:
-                await link.stop()
+                how = await link.stop()
             if failures > len(PAUSES):
-                raise UnfitError(f"The worker on {device} ended {failures} times while it loaded its models; is there enough memory?")
+                raise UnfitError(f"The worker on {device} ended {failures} times while it loaded its models ({how}); is there enough memory?")
             await asyncio.sleep(PAUSES[failures - 1] if failures else 0)
 
     async def _loaded(self, link: Worker, device: str) -> bool:

@@ -36,7 +36,9 @@ class Crowd:
         dice = random.Random(number)
         with httpx.Client(base_url=self.address, timeout=PATIENCE, trust_env=False) as client:
             for job in range(self.jobs):
+                deadline = time.monotonic() + self.patience
                 while not self.sent(client, dice, 1000 * number + job):
+                    assert time.monotonic() < deadline
                     time.sleep(0.05)
 
     def sent(self, client, dice, number):
@@ -85,27 +87,28 @@ class Crowd:
 
 
 def storm(crowd, clients, server, restart, kills, kill_worker):
-    """The crowd at work while its server is killed some times. kill_worker: called again and again, says whether it wants to be. Gives the last server."""
+    """The crowd at work while its server is killed some times. kill_worker: called again and again until it says False. Gives the last server."""
     done = threading.Event()
 
     def killer():
         while not done.wait(0.3) and kill_worker():
             pass
 
-    thread = threading.Thread(target=killer)
-    thread.start()
-    with ThreadPoolExecutor(clients) as pool:
+    with ThreadPoolExecutor(clients + 1) as pool:
+        killing = pool.submit(killer)
         running = [pool.submit(crowd.client, number) for number in range(clients)]
-        for kill in range(1, kills + 1):
-            deadline = time.monotonic() + crowd.patience
-            while len(crowd.accepted) < kill * clients * crowd.jobs // 5 and time.monotonic() < deadline:
-                time.sleep(0.01)
-            server.kill()
-            server = restart()
-        for client in running:
-            client.result()
-    done.set()
-    thread.join()
+        try:
+            for kill in range(1, kills + 1):
+                deadline = time.monotonic() + crowd.patience
+                while len(crowd.accepted) < kill * clients * crowd.jobs // 5 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                server.kill()
+                server = restart()
+            for client in running:
+                client.result()
+        finally:
+            done.set()
+        killing.result()
     return server
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+from pathlib import Path
 
 import pytest
 
@@ -130,14 +131,14 @@ def test_the_models_are_part_of_what_makes_requests_equal(tmp_path):
 def test_flags_become_settings(tmp_path):
     flags = ["--device", "cuda:0", "--device", "cuda:1", "--lora", "a.safetensors:0.5", "--lora", "C:b.safetensors", "--adapter", "x.ckpt", "--keep-days", "1", "--origin", "https://x/"]
     found = settings(parser().parse_args(flags))
-    assert found.devices == ("cuda:0", "cuda:1") and found.models["loras"] == [("a.safetensors", 0.5), ("C:b.safetensors", 1.0)]
-    assert found.keep_seconds == 86400 and found.models["adapter"] == "x.ckpt" and found.origin == "https://x"
+    assert found.devices == ("cuda:0", "cuda:1") and found.models["loras"] == [(str(Path("a.safetensors").absolute()), 0.5), (str(Path("C:b.safetensors").absolute()), 1.0)]
+    assert found.keep_seconds == 86400 and found.models["adapter"] == str(Path("x.ckpt").absolute()) and found.origin == "https://x"
     found.check()
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
-    [({"host": "::"}, "would let everybody"), ({"port": 70_000}, "--port is 70000"), ({"private_key": True}, "takes both"), ({"private_key": True, "certificate": True}, "no file")],
+    [({"workers": 2}, "--workers is the number"), ({"ray": "box:1", "devices": ("cpu",)}, "don't go together"), ({"host": "::"}, "would let everybody"), ({"port": 70_000}, "--port is 70000"), ({"private_key": True}, "takes both"), ({"private_key": True, "certificate": True}, "no file")],
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path, changes, sentence):
     changes = {name: tmp_path / "none.pem" if value is True else value for name, value in changes.items()}

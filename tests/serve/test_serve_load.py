@@ -17,12 +17,14 @@ def test_every_accepted_job_ends_exactly_once(start, tmp_path):
     server, dice = start(**settings), random.Random(0)
     settings["port"] = int(server.address.rpartition(":")[2])
     crowd = Crowd(server.address, JOBS, inputs)
+    killed = []
 
     def kill_worker():
-        end_by_force(int((tmp_path / "workers").read_text().split()[-dice.randint(1, 2)]))
+        killed.append(end_by_force(int((tmp_path / "workers").read_text().split()[-dice.randint(1, 2)])))
         return True
 
     server = storm(crowd, CLIENTS, server, lambda: start(**settings), KILLS, kill_worker)
+    assert any(killed)
     ends = crowd.ends()
     assert all(ends[id] == status for id, status in crowd.results.items()) and len(ends) > CLIENTS * JOBS // 2
     assert set(ends.values()) == {200, 499, 500, 503} and all(ends[id] == 499 for id in crowd.cancelled)

@@ -31,14 +31,16 @@ def cluster(tmp_path_factory):
                "--include-dashboard", "false", "--disable-usage-stats", "--object-store-memory", str(10**8), "--temp-dir", temporary]  # fmt: skip
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=os.environ | {"RAY_DISABLE_IMPORT_WARNING": "1"})
-    deadline = time.monotonic() + PATIENCE
-    while "Ray runtime started" not in (folder / "log").read_text():
-        assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
-        time.sleep(0.1)
-    yield f"127.0.0.1:{port}"
-    process.send_signal(signal.SIGTERM)  # it ends those that it has started
-    process.wait(PATIENCE)
-    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        deadline = time.monotonic() + PATIENCE
+        while "Ray runtime started" not in (folder / "log").read_text():
+            assert process.poll() is None and time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)  # it ends those that it has started
+        process.wait(PATIENCE)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def inputs(dice, number):
@@ -68,12 +70,14 @@ def test_every_accepted_job_ends_exactly_once(start, cluster, tmp_path):
     settings["port"] = int(server.address.rpartition(":")[2])
     server.until_logged("is ready", times=2)
     crowd = Crowd(server.address, JOBS, inputs)
+    killed = []
 
     def kill_worker():
-        end_by_force(int((tmp_path / "workers").read_text().split()[-dice.randint(1, 2)]))
+        killed.append(end_by_force(int((tmp_path / "workers").read_text().split()[-dice.randint(1, 2)])))
         return True
 
     server = storm(crowd, CLIENTS, server, lambda: start(**settings), KILLS, kill_worker)
+    assert any(killed)
     ends = crowd.ends()
     assert all(ends[id] == status for id, status in crowd.results.items()) and len(ends) > CLIENTS * JOBS // 2
     assert {200, 499, 500} <= set(ends.values()) <= {200, 499, 500} and all(ends[id] == 499 for id in crowd.cancelled)
@@ -84,6 +88,14 @@ def test_every_accepted_job_ends_exactly_once(start, cluster, tmp_path):
     assert [server.result(id).status_code for id in last] == [200, 200]
     server.stop()
     assert len(check_ledger(tmp_path / "server", crowd)) >= len(ends) + len(last)
+
+
+def test_a_server_ends_though_a_worker_still_waits_for_room(start, cluster):
+    server = start(ray=cluster, devices=["auto"], workers=4, worker=WORKER)
+    server.until_logged("is ready", times=2)  # of four
+    assert server.result(server.accepted("a boat")).status_code == 200
+    server.process.terminate()
+    assert server.process.wait(PATIENCE) == -signal.SIGTERM
 
 
 def test_the_real_worker_gets_a_video_and_gives_one(cluster, tmp_path):
@@ -105,7 +117,7 @@ def test_the_real_worker_gets_a_video_and_gives_one(cluster, tmp_path):
         server.stop()
 
 
-@pytest.mark.parametrize(("address", "sentence"), [("127.0.0.1:1", "There is no Ray cluster at 127.0.0.1:1"), ("ray://box", "use auto, or HOST:PORT")])
+@pytest.mark.parametrize(("address", "sentence"), [("127.0.0.1:1", "There is no Ray cluster at 127.0.0.1:1"), ("ray://box", "use HOST:PORT")])
 def test_no_cluster_is_said_in_a_sentence(tmp_path, address, sentence):
     command = [sys.executable, "-m", "animatediff_turbo", "serve", "--folder", str(tmp_path), "--port", "0", "--ray", address]
     found = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE)
