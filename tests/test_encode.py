@@ -201,10 +201,15 @@ def test_an_mp4_holds_nothing_of_what_was_in_memory(tmp_path):
     assert [len(found) for found in files.values()] == [1, 1, 1]
 
 
+def test_small_frames_are_written_by_one_thread():
+    assert FORMATS["mp4"].codec_options(80, 256, 256)["threads"] == "1" and "threads" not in FORMATS["mp4"].codec_options(80, 264, 256)
+    assert "threads" not in FORMATS["webm"].codec_options(80, 64, 64)
+
+
 def test_small_files_take_the_preset_that_makes_them_smaller():
-    presets = [FORMATS["mp4"].codec_options(quality)["preset"] for quality in (0, 40, 41, 80, 100)]
+    presets = [FORMATS["mp4"].codec_options(quality, 512, 512)["preset"] for quality in (0, 40, 41, 80, 100)]
     assert presets == ["faster", "faster", "superfast", "superfast", "superfast"]
-    assert [FORMATS["mp4"].codec_options(quality)["crf"] for quality in (0, 79, 80, 100)] == ["47", "19.4", "19", "12"]
+    assert [FORMATS["mp4"].codec_options(quality, 512, 512)["crf"] for quality in (0, 79, 80, 100)] == ["47", "19.4", "19", "12"]
 
 
 def sine(seconds, rate, channels=2):
