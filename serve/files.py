@@ -63,8 +63,10 @@ class Files:
         part.replace(self.path(name))
 
     def delete(self, name: str) -> None:
-        """Removes a file if it is there."""
-        self.path(name).unlink(missing_ok=True)
+        """Removes a file if it is there, and what a worker that was killed has left of it, see `video.encode`."""
+        path = self.path(name)
+        for each in (path, *self._folder.glob(f".{path.stem}.*")):
+            each.unlink(missing_ok=True)
 
     def sent_bytes(self) -> int:
         """Of all uploaded files."""

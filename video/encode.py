@@ -132,8 +132,8 @@ def _require_codecs(job: Job) -> None:
 
 @contextlib.contextmanager
 def _complete_or_nothing(path: Path) -> Iterator[Path]:
-    """A file to write in path's folder; it becomes `path` at the end, or is removed when the block raises."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
+    """A file to write in path's folder; it becomes `path` at the end, or is removed when the block raises. What a killed process leaves says whose it was."""
+    temporary = path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex}{path.suffix}")
     try:
         with explain_writing(path):
             temporary.touch()  # a folder that cannot be written is found before the first frame is made

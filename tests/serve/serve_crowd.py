@@ -137,5 +137,6 @@ def check_ledger(folder, crowd):
         if states.CANCEL in names:
             assert states.CLAIM not in names[names.index(states.CANCEL) :] and state == states.CANCELLED, id
     assert crowd.cancelled <= {id for id, state, _ in jobs if state == states.CANCELLED}
-    assert {path.name for path in (folder / "files").iterdir()} == {file for _, _, file in jobs if file}
+    there, wanted = {path.name for path in (folder / "files").iterdir()}, {file for _, _, file in jobs if file}
+    assert there == wanted, f"nobody's: {sorted(there - wanted)}; lost: {sorted(wanted - there)}"
     return [state for _, state, _ in jobs]

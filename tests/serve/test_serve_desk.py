@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from animatediff_turbo.fal.request import TEXT_TO_VIDEO, VIDEO_TO_VIDEO
 from animatediff_turbo.serve import answers, app, contract, files, patience, service, states, supervisor
@@ -14,6 +15,7 @@ from animatediff_turbo.serve.desk import Bell, Desk, Live
 from animatediff_turbo.serve.jobs import Order
 from animatediff_turbo.serve.queue import Queue
 from animatediff_turbo.serve.settings import Limits, Settings
+from animatediff_turbo.video.encode import encode
 
 
 @pytest.fixture
@@ -161,3 +163,23 @@ def test_the_application_has_fals_addresses(queue, folder, tmp_path):
 
 def test_the_protocol_is_uvicorns():
     assert patience.impatient(1.0).__mro__[1] is patience.H11Protocol
+
+
+def test_what_a_killed_worker_has_begun_to_write_goes_with_its_file(tmp_path):
+    kept, folder = {}, files.Files(tmp_path)
+    name, other = folder.new(files.MADE), folder.new(files.MADE)
+
+    def frames():
+        for _ in range(3):
+            kept.update({path.name: b"half" for path in tmp_path.iterdir()})
+            yield torch.zeros(16, 16, 3)
+
+    for each in (name, other):
+        encode(frames(), folder.path(each), 8, "mp4")
+        folder.path(each).unlink()
+    for path, content in kept.items():
+        (tmp_path / path).write_bytes(content)
+    assert len(kept) == 2
+    folder.delete(name)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(f".{other.removesuffix('.mp4')}.")
