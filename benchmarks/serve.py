@@ -45,7 +45,7 @@ def main() -> None:
     if options.loop:
         plain_loop(*options.loop)
         return
-    head = f"# The server under load\n\n`python benchmarks/serve.py`: {facts.processor()}; {facts.versions()}. Tiny model, 128x128, 16 frames, 1 step, a thread on each core for torch; clients, server and worker share the machine.\n"
+    head = f"# The server under load\n\n`python benchmarks/serve.py{' --ray HOST:PORT' if options.ray else ''}`: {facts.processor()}; {facts.versions()}. Tiny model, 128x128, 16 frames, 1 step, a thread on each core for torch; clients, server and worker share the machine.\n"
     (pack.ROOT / "benchmarks" / "SERVE.md").write_text("\n".join([head, throughput(options), storm(), *([cluster(options)] if options.ray else [])]), encoding="utf-8")
 
 
@@ -121,7 +121,7 @@ def throughput(options: argparse.Namespace) -> str:
     return "\n".join(
         [
             "## Jobs per minute\n",
-            f"{options.rounds} rounds of {options.jobs} jobs, loop and server in turns; median (p10-p90). The loop's process has loaded its models and rendered once before it is timed.\n",
+            f"{options.rounds} rounds of {options.jobs} jobs, loop and server in turns; median (p10-p90). The loop's process has loaded its models and rendered once before it is timed; it writes a clip after decoding it, the worker meanwhile.\n",
             "| | jobs per minute |", "|---|---|", *rows, "",
             f"The server does **{share:.3f}** (95 %: {low:.3f}-{high:.3f}) of the loop's work. From sending a job to its id, on disk: {percentiles(accepting)}. {memory}\n",
         ]
