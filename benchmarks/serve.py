@@ -128,17 +128,21 @@ def throughput(options: argparse.Namespace) -> str:
     )  # fmt: skip
 
 
+def clustered(options: argparse.Namespace, workers: int, first: int) -> float:
+    """Seconds for the jobs of a round, with so many workers."""
+    more = ("--ray", options.ray, "--workers", str(workers))
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), more=more, workers=workers) as server:
+        for seed in range(2 * workers):
+            server.result(server.accepted(**inputs(seed)))
+        return through_server(server, range(first, first + options.jobs))[0]
+
+
 def cluster(options: argparse.Namespace) -> str:
     """One worker of a Ray cluster and two, in turns."""
     found: dict[int, list[float]] = {1: [], 2: []}
     for number in range(options.rounds):
         for workers, seconds in found.items():
-            more = ("--ray", options.ray, "--workers", str(workers))
-            with tempfile.TemporaryDirectory() as folder, serving(Path(folder), more=more, workers=workers) as server:
-                for seed in range(2 * workers):
-                    server.result(server.accepted(**inputs(seed)))
-                first = 1000 * (number + 1)
-                seconds.append(through_server(server, range(first, first + options.jobs))[0])
+            seconds.append(clustered(options, workers, 1000 * (number + 1)))
     times, low, high = ratio(found[1], found[2])
     one, two = (spread([60 * options.jobs / each for each in seconds]).median for seconds in found.values())
     return (

@@ -74,11 +74,11 @@ def _first_line(error: Exception) -> str:
 
 
 class Remote:
-    """The actor: a worker process on its machine."""
+    """The actor: a worker process on its machine. parent: of the folder for its files, the temporary folder without."""
 
-    def __init__(self, program: tuple[str, ...]):
+    def __init__(self, program: tuple[str, ...], parent: Path | None = None):
         self._program, self._link, self._started = program, None, asyncio.Event()
-        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self._folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         for path in self._folder.parent.glob(f"{PREFIX}*"):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < time.time() - OLD_SECONDS:

@@ -98,17 +98,23 @@ def storm(crowd, clients, server, restart, kills, kill_worker):
         killing = pool.submit(killer)
         running = [pool.submit(crowd.client, number) for number in range(clients)]
         try:
-            for kill in range(1, kills + 1):
-                deadline = time.monotonic() + crowd.patience
-                while len(crowd.accepted) < kill * clients * crowd.jobs // 5 and time.monotonic() < deadline:
-                    time.sleep(0.01)
-                server.kill()
-                server = restart()
+            server = killed(crowd, clients, server, restart, kills)
             for client in running:
                 client.result()
         finally:
             done.set()
         killing.result()
+    return server
+
+
+def killed(crowd, clients, server, restart, kills):
+    """The last of several servers, each killed after another fifth of the jobs."""
+    for kill in range(1, kills + 1):
+        deadline = time.monotonic() + crowd.patience
+        while len(crowd.accepted) < kill * clients * crowd.jobs // 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        server.kill()
+        server = restart()
     return server
 
 
