@@ -54,7 +54,7 @@ def join(address: str) -> int:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ClusterError(f"The Ray cluster at {address} can't be joined ({_first_line(error)}).") from error
     finally:
-        signal.signal(signal.SIGTERM, handler)  # Ray has one of its own, which hides that the process was told to end
+        signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)  # Ray has one of its own, which hides that the process was told to end
 
 
 def _reach(address: str) -> None:
