@@ -31,7 +31,7 @@ THIRD_PARTY = {
     "weights": set(),
     "fal": {"aiohttp", "yarl"},
     "headless": {"torch", "diffusers", "transformers", "tokenizers", "safetensors", "tqdm", "PIL"},
-    "serve": {"torch", "aiohttp", "yarl", "fastapi", "starlette", "pydantic", "pydantic_core", "uvicorn"},
+    "serve": {"torch", "aiohttp", "yarl", "fastapi", "starlette", "pydantic", "pydantic_core", "uvicorn", "ray"},
     "__init__.py": set(),
     "__main__.py": set(),
 }
@@ -62,6 +62,11 @@ def test_arrows_point_down(part):
                 assert target in ALLOWED[part] | {part.removesuffix(".py")}, f"{path.name} imports {target}"
             if level == 0:
                 assert target not in OURS | {"animatediff_turbo"}, f"{path.name} imports {target} absolutely"
+
+
+def test_the_server_needs_no_ray_where_nobody_asks_for_it():
+    program = "import sys, animatediff_turbo.serve.command; sys.exit('ray' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT.parent).returncode == 0
 
 
 @pytest.mark.parametrize("part", THIRD_PARTY)
