@@ -136,7 +136,7 @@ class Desk:
         return await self._end(live, self.queue.stopped, job, live.logs)
 
     async def requeue(self, job: Job) -> Job:
-        """The job after its worker was gone before it began."""
+        """The job, to be begun again, after its worker was gone."""
         return await self._end(self.live[job.id], self.queue.requeue, job)
 
     async def _end(self, live: Live, act: Callable[..., Job], *arguments: object) -> Job:

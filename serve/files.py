@@ -57,10 +57,9 @@ class Files:
         return bool(fits) and token.isascii() and hmac.compare_digest(self.token(name), token)
 
     def settle(self, name: str, part: Path) -> None:
-        """Gives a complete file its name. It is on disk when this returns, not only on its way there."""
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
+        """Gives a complete file its name. Both are on disk when this returns, see `to_disk`."""
         part.replace(self.path(name))
+        to_disk(self.path(name))
 
     def delete(self, name: str) -> None:
         """Removes a file if it is there, and what a worker that was killed has left of it, see `video.encode`."""

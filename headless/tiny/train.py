@@ -143,8 +143,7 @@ def train_base(folder: Path, seed: int, recipe: Recipe, device: str) -> tuple[Au
 
 
 def take_base(folder: Path, base: Path, device: str) -> tuple[AutoencoderKL, stages.Stack]:
-    """The same from a diffusers folder, with its copy as folder/tiny_sd15, which is what is read: an interrupted run goes on with what it began with.
-    """
+    """The same from a diffusers folder, with its copy as folder/tiny_sd15, which is what is read: an interrupted run goes on with what it began with."""
     copy = folder / TINY_BASE.name
     if not copy.exists():
         whole(copy, lambda partial: shutil.copytree(base, partial, dirs_exist_ok=True))

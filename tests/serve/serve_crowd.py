@@ -118,6 +118,32 @@ def killed(crowd, clients, server, restart, kills):
     return server
 
 
+def small_storm(start, folder, settings, inputs):
+    """Eight clients at a server with two workers of serve_worker.py in folder; workers are killed all the time, the server twice. Gives the statuses of the results."""
+    server, dice, killings = start(**settings), random.Random(0), []
+    server.until_logged("is ready", times=2)
+    again = settings | {"port": int(server.address.rpartition(":")[2])}
+    crowd = Crowd(server.address, 9, inputs)
+
+    def kill_worker():
+        killings.append(end_by_force(int((folder / "workers").read_text().split()[-dice.randint(1, 2)])))
+        return True
+
+    server = storm(crowd, 8, server, lambda: start(**again), 2, kill_worker)
+    ends = crowd.ends()
+    assert any(killings) and len(ends) > 8 * 9 // 2
+    assert all(ends[id] == status for id, status in crowd.results.items()) and all(ends[id] == 499 for id in crowd.cancelled)
+    # those whose answer was lost run too: low priority is begun last, so when it has both workers nothing else is left
+    last = [server.submit(f"hold {number}", headers={"X-Fal-Queue-Priority": "low"}).json()["request_id"] for number in range(2)]
+    for id in last:
+        server.until_running(id)
+    (folder / "release").touch()
+    assert [server.result(id).status_code for id in last] == [200, 200]
+    server.stop()
+    assert len(check_ledger(folder / "server", crowd)) >= len(ends) + len(last)
+    return set(ends.values())
+
+
 def end_by_force(pid):
     """Whether there was such a process."""
     try:

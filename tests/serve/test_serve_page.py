@@ -59,16 +59,19 @@ def tab_to(page, id):
     raise AssertionError(f"Tab does not lead to {id}")
 
 
-def test_a_clip_is_made_by_keyboard_alone(server, page):
-    page.goto(server.address)
+def ask_by_keyboard(page, address, prompt, seed):
+    page.goto(address)
     page.wait_for_selector("#prompt")
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    tab_to(page, "prompt")
-    page.keyboard.type("a boat <b>'\"")
-    tab_to(page, "seed")
-    page.keyboard.type("77")
+    for id, text in (("prompt", prompt), ("seed", seed)):
+        tab_to(page, id)
+        page.keyboard.type(text)
     tab_to(page, "generate")
     page.keyboard.press("Enter")
+
+
+def test_a_clip_is_made_by_keyboard_alone(server, page):
+    ask_by_keyboard(page, server.address, "a boat <b>'\"", "77")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     page.wait_for_selector("#result:not([hidden])")
     assert page.text_content("#shown-seed") == "77" and page.text_content("#state") == "Done"
     link = page.get_attribute("#download", "href")
@@ -93,14 +96,7 @@ def test_what_is_wrong_is_said_and_a_job_can_be_cancelled(server, page):
 
 def test_a_real_clip_is_watched_and_downloaded_and_goes_back_in_without_a_word_in_the_console(real, page, tmp_path):
     page.faults.clear()
-    page.goto(real.address)
-    page.wait_for_selector("#prompt")
-    tab_to(page, "prompt")
-    page.keyboard.type("a red circle moving right on a black background")
-    tab_to(page, "seed")
-    page.keyboard.type("3")
-    tab_to(page, "generate")
-    page.keyboard.press("Enter")
+    ask_by_keyboard(page, real.address, "a red circle moving right on a black background", "3")
     until(page, "document.querySelector('#video').currentTime > 0")
     assert page.evaluate("[document.querySelector('#video').videoWidth, document.querySelector('#video').error]") == [128, None]
     with page.expect_download() as downloading:
