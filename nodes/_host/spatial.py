@@ -19,6 +19,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 from torch import Tensor
 
 from ...motion_modules import kernels
+from .operations import at_hand
 
 ATTENTION_PATCHES = frozenset(("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch"))
 OVERRIDE = "optimized_attention_override"
@@ -130,6 +131,10 @@ def _sums(sides: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
 @contextlib.contextmanager
 def _weights(layer: torch.nn.Module, like: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Weight and bias as the layer's own forward would have them: cast, moved and patched."""
+    weights = at_hand(layer, like)
+    if weights is not None:
+        yield weights
+        return
     weight, bias, stream = comfy.ops.cast_bias_weight(layer, like, offloadable=True)
     try:
         yield weight, bias

@@ -1,5 +1,6 @@
-"""Prints, as JSON, how exact nodes/_host/spatial.py is beside ComfyUI's own layers, and where it leaves the work to them. Started by test_spatial.py."""
+"""Prints, as JSON, how exact nodes/_host/spatial.py and operations.py are beside ComfyUI's own layers, and where it leaves the work to them. Started by test_spatial.py."""
 
+import copy
 import functools
 import importlib
 import json
@@ -21,7 +22,7 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 
-from animatediff_turbo.nodes._host import spatial
+from animatediff_turbo.nodes._host import operations, spatial
 
 
 def relative(found, right):
@@ -161,6 +162,33 @@ def attention():
     return report | {"when it was chosen": spatial.OVERRIDE in spatial.with_fast_attention({}, cpu)}
 
 
+MOTION_LAYERS = {
+    "Linear": ((64, 64), (5, 64)), "TokensIn": ((64, 64), (3, 64, 5)), "TokensOut": ((64, 64), (5, 3, 64)),
+    "PositionedNorm": ((64,), (5, 3, 64)), "PictureNorm": ((8, 64), (3, 64, 5, 5)),
+}  # fmt: skip
+
+
+def motion_layers():
+    """By layer: whether weights at hand are taken as they are, and others as ComfyUI casts and patches them, to the last bit."""
+    result = {}
+    for name, (arguments, size) in MOTION_LAYERS.items():
+        layer, x = filled(getattr(operations.Operations, name)(*arguments, dtype=torch.float32)), torch.randn(size)
+        taken = operations.at_hand(layer, x)
+        checks = {"at hand": taken[0] is layer.weight and taken[1] is layer.bias, "as ComfyUI casts": torch.equal(layer(x), layer.forward_comfy_cast_weights(x))}
+        half = copy.deepcopy(layer).half()
+        checks["cast"] = operations.at_hand(layer, x.half()) is None and torch.equal(layer(x.half()), half(x.half()))
+        for each in ("weight", "bias"):
+            patched, doubled = copy.deepcopy(layer), copy.deepcopy(layer)
+            setattr(patched, f"{each}_function", [lambda tensor: tensor * 2])
+            getattr(doubled, each).mul_(2)
+            checks[f"patched {each}"] = operations.at_hand(patched, x) is None and torch.equal(patched(x), doubled(x)) and not torch.equal(patched(x), layer(x))
+        paged = copy.deepcopy(layer)
+        paged._v = object()  # as ComfyUI's dynamic VRAM marks what it pages in
+        checks["paged"] = operations.at_hand(paged, x) is None
+        result[name] = checks
+    return result
+
+
 def main():
     torch.manual_seed(0)
     if "--default-attention" in sys.argv:
@@ -180,6 +208,7 @@ def main():
         layer(x, text, options[1])
         report["same traces in the options"] = options[0] == options[1]
         up, picture = filled(upsampling()), torch.randn(24, 64, 8, 12)
+        report["motion layers"] = motion_layers()
         report["folds"] = not torch.equal(spatial.upsample(up, picture, None), up(picture))
         report["attention that was chosen"] = spatial.OVERRIDE in spatial.with_fast_attention({}, torch.device("cpu"))
     sys.stdout.write(json.dumps(report))

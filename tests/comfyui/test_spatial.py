@@ -37,6 +37,12 @@ def test_weights_are_cast_and_patched_as_comfyui_does(report):
     assert report["weights that are cast and patched"] <= 1e-6
 
 
+def test_the_motion_modules_layers_cast_and_patch_as_comfyui_does_where_something_is_to_be_done(report):
+    assert len(report["motion layers"]) == 5
+    for layer, checks in report["motion layers"].items():
+        assert len(checks) == 6 and all(checks.values()), (layer, checks)
+
+
 def test_the_options_hold_what_comfyui_leaves_there(report):
     assert report["same traces in the options"]
 
