@@ -17,6 +17,8 @@ from . import kernels
 
 HEADS = 8
 GROUPS = 32
+FEW_PIXELS = 36
+"""In pictures of so many pixels and fewer, one product for each picture takes a processor longer than moving all of them for one product (measured)."""
 
 
 def positional_encoding(frames: int, channels: int, like: Tensor) -> Tensor:
@@ -30,11 +32,18 @@ def positional_encoding(frames: int, channels: int, like: Tensor) -> Tensor:
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(1).to(like.dtype)
 
 
+def few_pixels(x: Tensor, pixels: int) -> bool:
+    """Whether x, pictures of so many pixels, is better moved than multiplied picture by picture."""
+    return pixels <= FEW_PIXELS and x.device.type == "cpu"
+
+
 def tokens_in(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A linear layer over the channels of pictures, whose result has the channels last. x: (n, c, p). Returns (p, n, c)."""
     # autograd has no out=, a compiler joins the move with what is before it, and of other devices some have written nothing into an out= like this one
     if torch.compiler.is_compiling() or torch.is_grad_enabled() or x.device.type not in ("cuda", "cpu"):
         return torch.nn.functional.linear(x.permute(2, 0, 1), weight, bias)
+    if few_pixels(x, x.shape[2]):
+        return torch.nn.functional.linear(x.permute(2, 0, 1).contiguous(), weight, bias)
     tokens = x.new_empty(x.shape[2], x.shape[0], len(weight))
     torch.baddbmm(bias, x.transpose(1, 2), weight.t().expand(len(x), -1, -1), out=tokens.transpose(0, 1))
     return tokens
@@ -42,6 +51,8 @@ def tokens_in(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def tokens_out(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The way back. tokens: (p, n, c). Returns (n, c, p)."""
+    if few_pixels(tokens, len(tokens)):
+        return torch.nn.functional.linear(tokens, weight, bias).permute(1, 2, 0).contiguous()
     return torch.baddbmm(bias[:, None], weight.expand(tokens.shape[1], -1, -1), tokens.permute(1, 2, 0))
 
 

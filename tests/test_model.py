@@ -19,6 +19,7 @@ FRAMES = (1, 8, 16, 24, 32)
 
 
 FUSED = pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+SIDES = pytest.mark.parametrize("side", [2, 7], ids=["few pixels", "many"])  # of FEW_PIXELS
 
 
 def build(layout=stacks.NARROW, fused=True, **options):
@@ -49,11 +50,11 @@ def expected(original, x, frames, pooled=False):
 
 @torch.no_grad()
 @pytest.mark.parametrize("frames", FRAMES)
-@pytest.mark.parametrize("channels", [32, 320, 1280])
+@pytest.mark.parametrize(("channels", "height", "width"), [(32, 2, 3), (320, 2, 3), (1280, 2, 3), (32, 6, 7), (320, 6, 7)])
 @pytest.mark.parametrize("pooled", [False, True], ids=["per frame", "pooled"])
-def test_branch_equals_the_original_in_float64(frames, channels, pooled):
+def test_branch_equals_the_original_in_float64(frames, channels, height, width, pooled):
     plain, fused, original = transformers(channels)
-    x = torch.randn(2 * frames, channels, 2, 3, generator=torch.Generator().manual_seed(frames)) * 2 + 0.5
+    x = torch.randn(2 * frames, channels, height, width, generator=torch.Generator().manual_seed(frames)) * 2 + 0.5
     right = expected(original, x, frames, pooled)
     for form in (plain, fused):
         assert stacks.relative(form.branch(x, frames, pooled), right) <= 1e-6
@@ -68,7 +69,7 @@ GRID = [(320, frames) for frames in (1, 2, 4, 8, 12, 16, 17, 24, 32, 64)] + [(ch
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_the_fused_forms_error_is_that_of_the_plain_one(dtype, channels, frames):
     plain, fused, original = transformers(channels, dtype)
-    side = 8 if frames < 4 else 2  # enough numbers for a fair comparison of two errors
+    side = 8 if frames < 4 else 7 if channels < 1280 else 2  # enough numbers for a fair comparison of two errors, and both sides of FEW_PIXELS
     x = (torch.randn(2 * frames, channels, side, side, generator=torch.Generator().manual_seed(frames)) * 2 + 0.5).to(dtype)
     right = expected(original, x, frames)
     assert stacks.relative(fused.branch(x, frames), right) <= 1.25 * stacks.relative(plain.branch(x, frames), right)
@@ -76,18 +77,20 @@ def test_the_fused_forms_error_is_that_of_the_plain_one(dtype, channels, frames)
 
 @torch.no_grad()
 @FUSED
-def test_inputs_far_from_the_usual_and_constant_ones_stay_exact(fused):
+@SIDES
+def test_inputs_far_from_the_usual_and_constant_ones_stay_exact(side, fused):
     form, original = transformers(320)[fused], transformers(320)[2]
-    x = torch.randn(16, 320, 2, 2, generator=torch.Generator().manual_seed(0)) * 30
+    x = torch.randn(16, 320, side, side, generator=torch.Generator().manual_seed(0)) * 30
     x[:, :, 0, 0] = 7.0
     assert stacks.relative(form.branch(x, 8), expected(original, x, 8)) <= 1e-6
 
 
-def test_the_fused_form_passes_gradients_as_the_plain_one_does():
+@SIDES
+def test_the_fused_form_passes_gradients_as_the_plain_one_does(side):
     plain, fused, _ = transformers(64)
     gradients = []
     for form in (plain, fused):
-        x = torch.randn(8, 64, 2, 2, generator=torch.Generator().manual_seed(0), requires_grad=True)
+        x = torch.randn(8, 64, side, side, generator=torch.Generator().manual_seed(0), requires_grad=True)
         form(x, 8).square().sum().backward()
         gradients.append(x.grad)
     assert stacks.relative(gradients[1], gradients[0]) <= 1e-5
@@ -95,12 +98,13 @@ def test_the_fused_form_passes_gradients_as_the_plain_one_does():
 
 @torch.no_grad()
 @pytest.mark.parametrize("frames", FRAMES)
-def test_chain_of_21_equals_the_original_in_float64(frames):
+@SIDES
+def test_chain_of_21_equals_the_original_in_float64(side, frames):
     model, original = build()
     modules = model.transformers()
     assert len(modules) == 21
     generator = torch.Generator().manual_seed(1)
-    found = {c: torch.randn(frames, c, 4, 4, generator=generator) for c in stacks.NARROW.widths}
+    found = {c: torch.randn(frames, c, side, side, generator=generator) for c in stacks.NARROW.widths}
     right = {c: x.double() for c, x in found.items()}
     for (name, transformer), channels in zip(modules.items(), stacks.NARROW.channels(), strict=True):
         found[channels] = transformer(found[channels], frames)

@@ -19,6 +19,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 from torch import Tensor
 
 from ...motion_modules import kernels
+from ...motion_modules.layers import few_pixels
 from .operations import at_hand
 
 ATTENTION_PATCHES = frozenset(("attn1_patch", "attn1_output_patch", "middle_patch", "attn2_patch", "attn2_output_patch"))
@@ -40,7 +41,7 @@ def _torchs_attention(chosen: Callable, *arguments: object, **options: object) -
 
 def spatial_transformer(layer: SpatialTransformer, x: Tensor, context: Tensor | None, options: dict) -> Tensor:
     """What layer(x, context, options) gives. x: (n, c, h, w)."""
-    if not _free(options) or not isinstance(context, Tensor) or not _is_stock(layer):
+    if few_pixels(x, x.shape[2] * x.shape[3]) or not _free(options) or not isinstance(context, Tensor) or not _is_stock(layer):
         return layer(x, context, options)
     options["activations_shape"] = list(x.shape)
     h = _group_norm(layer.norm, x).flatten(2)
