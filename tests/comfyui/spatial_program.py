@@ -21,6 +21,7 @@ import comfy.ops
 import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
+from counters import Counters
 
 from animatediff_turbo.nodes._host import operations, spatial
 
@@ -129,8 +130,6 @@ def left_alone():
         spatial.spatial_transformer(layer, x, text, {})
         result[name] = len(calls) == 1
         del place.forward
-    few = x[:, :, :4, :4].contiguous()
-    result["few pixels"] = torch.equal(spatial.spatial_transformer(layer, few, text, {}), layer(few, text, {}))
     linear = filled(transformer(use_linear=True))
     result["linear projections"] = torch.equal(spatial.spatial_transformer(linear, x, text, {}), linear(x, text, {}))
     packed = filled(transformer(operations=Packed))
@@ -162,6 +161,16 @@ def attention():
     report |= {"errors": [relative(each - x, right) for each in found], "another result": not torch.equal(*found)}
     comfy.cli_args.args.use_quad_cross_attention = True
     return report | {"when it was chosen": spatial.OVERRIDE in spatial.with_fast_attention({}, cpu)}
+
+
+def by_pixels():
+    """Whether the projections of small and of larger pictures are one product for each picture, as they are not in ComfyUI's own layer."""
+    layer, text, found = filled(transformer()), torch.randn(6, 7, 32), []
+    for side in (6, 7):
+        with Counters() as counters:
+            spatial.spatial_transformer(layer, torch.randn(6, 64, side, side), text, {})
+        found.append(counters.operations["aten.baddbmm"] == 2)
+    return found
 
 
 MOTION_LAYERS = {
@@ -210,6 +219,7 @@ def main():
         layer(x, text, options[1])
         report["same traces in the options"] = options[0] == options[1]
         up, picture = filled(upsampling()), torch.randn(24, 64, 8, 12)
+        report["a product for each picture, by pixels"] = by_pixels()
         report["motion layers"] = motion_layers()
         report["folds"] = not torch.equal(spatial.upsample(up, picture, None), up(picture))
         report["attention that was chosen"] = spatial.OVERRIDE in spatial.with_fast_attention({}, torch.device("cpu"))
