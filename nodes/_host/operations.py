@@ -1,4 +1,4 @@
-"""The motion module's layers as ComfyUI manages weights: cast, moved, patched and read from the drive when they are needed."""
+"""Weights as ComfyUI manages them, cast, moved, patched and read from the drive when they are needed, and the motion module's layers made of that."""
 
 import comfy.ops
 import torch

@@ -1,7 +1,7 @@
 """ComfyUI's layers between the motion modules, with the same weights and arithmetic and fewer passes over memory.
 
 Only where nothing else needs ComfyUI's own: no attention patches, no hooks, no replaced forward, not under torch.compile, which joins operations by
-itself. Everywhere else, and for every layer that is built in another way, ComfyUI's forward runs.
+itself. Everywhere else, for every layer that is built in another way, and where ComfyUI's forward is faster, it runs.
 """
 
 import contextlib

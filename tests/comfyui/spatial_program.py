@@ -1,4 +1,4 @@
-"""Prints, as JSON, how exact nodes/_host/spatial.py and operations.py are beside ComfyUI's own layers, and where it leaves the work to them. Started by test_spatial.py."""
+"""Prints, as JSON, how exact nodes/_host/spatial.py and operations.py are beside ComfyUI's layers, and where they leave the work to those. Started by test_spatial.py."""
 
 import copy
 import functools
@@ -23,6 +23,7 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 from counters import Counters
 
+from animatediff_turbo.motion_modules.layers import TemporalTransformer
 from animatediff_turbo.nodes._host import operations, spatial
 
 
@@ -164,12 +165,13 @@ def attention():
 
 
 def by_pixels():
-    """Whether the projections of small and of larger pictures are one product for each picture, as they are not in ComfyUI's own layer."""
-    layer, text, found = filled(transformer()), torch.randn(6, 7, 32), []
-    for side in (6, 7):
-        with Counters() as counters:
-            spatial.spatial_transformer(layer, torch.randn(6, 64, side, side), text, {})
-        found.append(counters.operations["aten.baddbmm"] == 2)
+    """Whether the projections of pictures of 6x6 and of 7x7 pixels are one product for each picture: around attention, as never in ComfyUI's, and around motion."""
+    layer, motion, text, found = filled(transformer()), filled(TemporalTransformer(64, operations.Operations, fused=True)), torch.randn(6, 7, 32), []
+    for run in (lambda x: spatial.spatial_transformer(layer, x, text, {}), lambda x: motion(x, 6)):
+        for side in (6, 7):
+            with Counters() as counters:
+                run(torch.randn(6, 64, side, side))
+            found.append(counters.operations["aten.baddbmm"] == 2)
     return found
 
 

@@ -33,8 +33,8 @@ def test_comfyuis_own_layers_run_where_something_needs_them(report):
     assert len(report["left_alone"]) == 20 and all(report["left_alone"].values()), report["left_alone"]
 
 
-def test_small_pictures_on_a_processor_are_left_to_comfyui(report):
-    assert report["a product for each picture, by pixels"] == [False, True]
+def test_small_pictures_are_not_multiplied_one_by_one_on_a_processor(report):
+    assert report["a product for each picture, by pixels"] == [False, True] * 2
 
 
 def test_weights_are_cast_and_patched_as_comfyui_does(report):
