@@ -19,6 +19,8 @@ GRAD_MODE = torch.no_grad
 """As the pipeline runs."""
 FPS = 8
 SEED = 5
+SIGMAS = 1e-3
+"""How far its sigmas may be from those given to the others."""
 SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "linear", "timestep_spacing": "trailing"}
 
 
@@ -73,16 +75,19 @@ class Host:
         self.conds = {key: conds[name].to(self.device, dtype) for key, name in {"prompt_embeds": "positive", "negative_prompt_embeds": "negative"}.items()}
 
     def denoise(self, scenario: Scenario, sigmas: torch.Tensor, pooled: bool = True) -> torch.Tensor:
-        """Latents, (1, 4, f, h, w); sigmas are its scheduler's own, checked in the worker."""
+        """Latents, (1, 4, f, h, w). The scheduler makes its own sigmas: RuntimeError where they are not those that ComfyUI is given."""
         side = scenario.side // 8
         noise = torch.randn(scenario.frames, 4, side, side, generator=torch.Generator().manual_seed(SEED))
         # ComfyUI starts from noise * sqrt(sigma**2 + 1); the pipeline multiplies by sigma
         start = noise.permute(1, 0, 2, 3)[None] * (1 + float(sigmas[0]) ** -2) ** 0.5
         start = start.to(self.device, self.conds["prompt_embeds"].dtype)
-        return self.pipe(
+        latents = self.pipe(
             **self.conds, num_frames=scenario.frames, height=scenario.side, width=scenario.side, num_inference_steps=scenario.steps,
             guidance_scale=scenario.guidance, latents=start, output_type="latent",
         ).frames  # fmt: skip
+        if not torch.allclose(self.pipe.scheduler.sigmas.cpu().float(), sigmas.cpu().float(), rtol=SIGMAS, atol=SIGMAS):
+            raise RuntimeError(f"diffusers' sigmas {self.pipe.scheduler.sigmas.tolist()} are not {sigmas.tolist()}")
+        return latents
 
     def comparable(self, latents: torch.Tensor) -> torch.Tensor:
         """At the UNet's scale, (f, 4, h, w) on the CPU."""

@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--comfyui", type=Path, help="ComfyUI checkout; COMFYUI_PATH or ~/comfy/ComfyUI without")
     parser.add_argument("--vhs", type=Path, help="ComfyUI-VideoHelperSuite checkout; its rows are left out without")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--results", type=Path, default=Path(__file__).with_name("TAIL.md"))
     parser.add_argument("--memory", nargs=2, metavar=("WAY", "FRAMES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     comfyui = pack.find_comfyui(options.comfyui)
@@ -69,13 +70,13 @@ def main() -> None:
         if options.memory:
             memory(options.memory[0], int(options.memory[1]))
             return
-        sections = [written(options), node_times(options.rounds), node_memory(options)]
+        sections = [written(options), node_times(max(1, options.rounds // 3)), node_memory(options)]
     head = (
         f"# From frames to bytes on disk\n\n`{command(options)}`: {facts.processor()}; ComfyUI {comfy_version()}"
         f"{f', VideoHelperSuite {facts.commit(options.vhs)}' if options.vhs else ''}, {facts.versions()}. CPU alone, one thread for torch, shared with other"
         f" programs; {options.rounds} rounds, all ways interleaved, after two that are not counted.\n"
     )
-    (pack.ROOT / "benchmarks" / "TAIL.md").write_text("\n".join([head, *sections]), encoding="utf-8")
+    options.results.write_text("\n".join([head, *sections]), encoding="utf-8")
 
 
 def load_vhs(folder: Path) -> None:
@@ -238,8 +239,8 @@ def node_times(rounds: int) -> str:
     import torch
 
     with torch.inference_mode():
-        times = measured([Way(name, write) for name, write in node_ways(SHORT).items()], rounds // 3)
-    text = f"{SHORT} frames of 128x128 through the tiny model's VAE, at quality 80 and core's own, {rounds // 3} rounds. \"times faster\" is Decode and Combine against that row."
+        times = measured([Way(name, write) for name, write in node_ways(SHORT).items()], rounds)
+    text = f"{SHORT} frames of 128x128 through the tiny model's VAE, at quality 80 and core's own, {rounds} rounds. \"times faster\" is Decode and Combine against that row."
     lines = ["## Latents to an mp4\n", f"{text}\n", "| way | ms, median (p10-p90) | times faster (95 %) |", "|---|---|---|"]
     for name, ms in times.items():
         middle, (faster, low, high) = spread(ms), ratio(ms, times["Decode and Combine"])
@@ -251,23 +252,20 @@ def memory(name: str, frames: int) -> None:
     """Prints how many MiB a way's peak lies above what the process held before (Linux)."""
     import torch
 
-    def status(key: str) -> float:
-        return next(int(line.split()[1]) / 1024 for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
-
     with torch.inference_mode():
         write = node_ways(frames)[name]
         node_ways(1)[name]()  # what is made once
         gc.collect()
-        before = status("VmRSS")
-        Path("/proc/self/clear_refs").write_text("5")
+        facts.forget_peak()  # what it held before
+        before = facts.peak()
         write()
-        print(f"{status('VmHWM') - before:.0f}")
+        print(f"{facts.peak() - before:.0f}")
 
 
 def node_memory(options: argparse.Namespace) -> str:
     """The table of peaks, each from a process of its own."""
     text = (
-        "The same, 128x128: the peak of the process's memory above what it held before, MiB, in a process of its own. Core's VAE Decode gives the VAE as many"
+        "The same, 128x128: the peak of the process's memory above what it held before, MiB, in a process of its own, once each. Core's VAE Decode gives the VAE as many"
         " frames at once as memory allows, which is most of the difference."
     )
     lines = ["## Peak memory beside the loaded model\n", f"{text}\n", f"| way | {SHORT} frames | {LONG} frames |", "|---|---|---|"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import contestants
+import facts
 import pack
 from scenarios import Scenario
 
@@ -71,6 +72,8 @@ class Session:
         scenario, host, torch = Scenario(**command["scenario"]), self.host, self.torch
         if host.cuda:
             torch.cuda.reset_peak_memory_stats()
+        else:
+            facts.forget_peak()
         host.probe.clear()
         self.synchronize(host.cuda)
         started = time.perf_counter()
@@ -99,11 +102,9 @@ class Session:
         return answer
 
     def memory(self) -> dict[str, float]:
-        """MiB at the peak since the last run began, by torch's allocator; on a CPU the process's peak since its start."""
+        """MiB at the peak since the last run began, by torch's allocator; on a CPU the process's, pages of mapped files included (Linux)."""
         if not self.host.cuda:
-            import resource
-
-            return {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            return {"process": facts.peak()}
         cuda = self.torch.cuda
         free, whole = cuda.mem_get_info()
         peaks = {"allocated": cuda.max_memory_allocated(), "reserved": cuda.max_memory_reserved(), "now": cuda.memory_reserved(), "free": free, "device": whole}
