@@ -1,24 +1,29 @@
 """What the device can do at SD1.5's shapes, piece by piece: python benchmarks/checklist.py --out FOLDER
 
 Ceilings of matrix products and convolutions, attention kernels, the VAE by batch, fp8, CUDA graphs by allocator, encoder threads and, with --weights,
-torch.compile of the whole UNet. Each item is short and an item that fails says why. Dynamic VRAM's cost is not here: it is "ours" beside
-"ours, stock flags" in run.py's host scenario. Writes the section Checklist of benchmarks/RESULTS.md. With --device cpu everything is tiny and only shows that it runs.
+torch.compile of the whole UNet. Each item is a process of its own: one that fails or takes too long keeps the rows that it had, and the others are
+measured. Dynamic VRAM's cost is not here: it is "ours" beside "ours, stock flags" in run.py's host scenario. Writes a section for each item into
+benchmarks/RESULTS.md. With --device cpu everything is tiny and only shows that it runs.
 """
 
 import argparse
+import json
+import os
+import subprocess
 import sys
+import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import device_items
 import facts
+import fleet
 import pack
 import process_items
 import sections
 import torch
-from items import Bench, Table
+from items import Bench, Table, markdown
 
 ITEMS: tuple[tuple[str, Callable[[Bench], Table]], ...] = (
     ("Matrix products, TFLOP/s", device_items.products),
@@ -31,6 +36,9 @@ ITEMS: tuple[tuple[str, Callable[[Bench], Table]], ...] = (
     ("libx264, ms a frame", process_items.encoding),
     ("torch.compile of the UNet with motion, s and ms", process_items.compiling),
 )
+FEWEST_SECONDS = 5
+START_SECONDS = 60
+"""What an item may take to load torch, beyond its seconds."""
 
 
 def parse() -> argparse.Namespace:
@@ -43,38 +51,72 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--only", type=int, action="append", default=[], help=f"a number from 1 to {len(ITEMS)}; may be given again")
     parser.add_argument("--budget-seconds", type=float, default=600)
+    parser.add_argument("--item-seconds", type=float, default=180, help="for one item")
+    parser.add_argument("--inside", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def run(title: str, item: Callable[[Bench], Table], bench: Bench) -> list[str]:
-    """The item's Markdown."""
-    started = time.monotonic()
-    try:
-        lines = item(bench).markdown() if bench.left() > 5 else ["Left out: the time is over."]
-    except (RuntimeError, ValueError, AttributeError, ImportError, OSError) as error:
-        traceback.print_exc()
-        lines = [f"Failed: {type(error).__name__}: {next(iter(str(error).splitlines()), '')}"]
-    if bench.cuda:
-        torch.cuda.empty_cache()
-    return [f"### {title}", "", *lines, "", f"({time.monotonic() - started:.0f} s)", ""]
+def tell(row: list[str]) -> None:
+    """A table's columns, or a row, to the process that asked."""
+    sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.flush()
+
+
+def inside(given: argparse.Namespace) -> None:
+    """One item, in its own process."""
+    pack.load()
+    ends = time.monotonic() + given.item_seconds
+    with torch.no_grad():
+        ITEMS[given.inside - 1][1](Bench(given.device == "cuda", ends, given.out, given.weights, pack.find_comfyui(given.comfyui), tell))
+
+
+def run(number: int, seconds: float, arguments: list[str], out: Path, write: Callable[[list[str]], None]) -> list[str]:
+    """The item's Markdown; write is given it after every row."""
+    started, log = time.monotonic(), out / f"item-{number}.log"
+    rows: list[list[str]] = []
+    with log.open("w") as errors:
+        asked = [sys.executable, __file__, *arguments, "--inside", str(number), "--item-seconds", str(seconds)]
+        process = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+        timer = threading.Timer(seconds + START_SECONDS, process.kill)
+        timer.start()
+        for line in process.stdout:
+            if line.startswith("["):  # what else is printed is somebody's chatter
+                rows.append(json.loads(line))
+                write(markdown(rows[0], rows[1:]))
+        process.wait()
+    late = timer.finished.is_set()
+    timer.cancel()
+    lines = markdown(rows[0], rows[1:]) if rows else []
+    if process.returncode:
+        lines += ["", f"Ended after {seconds + START_SECONDS:.0f} s." if late else f"Failed: {fleet.last_line(log)[:200]}"]
+    return [*lines, "", f"({time.monotonic() - started:.0f} s)", ""]
 
 
 def main() -> None:
     """The command line."""
     given = parse()
     given.out.mkdir(parents=True, exist_ok=True)
-    pack.load()
-    bench = Bench(given.device == "cuda", time.monotonic() + given.budget_seconds, given.out, given.weights, pack.find_comfyui(given.comfyui))
-    body = [f"* GPU ({facts.QUERY}): {facts.gpu() or 'none'}", f"* Processor: {facts.processor()}", f"* {facts.versions()}", "* Medians.", ""]
-    with torch.no_grad():
-        for number, (title, item) in enumerate(ITEMS, 1):
-            if given.only and number not in given.only:
-                continue
-            lines = run(title, item, bench)
-            sys.stdout.write("\n".join(lines) + "\n")
-            sys.stdout.flush()
-            body += lines
-            sections.write(given.results, "Checklist", "\n".join(body))
+    if given.inside:
+        inside(given)
+        return
+    ends = time.monotonic() + given.budget_seconds
+    head = [f"* GPU ({facts.QUERY}): {facts.gpu() or 'none'}; processor: {facts.processor()}; {facts.versions()}", "* Medians.", ""]
+    for number, (title, _) in enumerate(ITEMS, 1):
+        if given.only and number not in given.only:
+            continue
+        section = f"Checklist: {title}"
+
+        def write(lines: list[str], section: str = section) -> None:
+            sections.write(given.results, section, "\n".join([*head, *lines]))
+
+        seconds = min(given.item_seconds, ends - time.monotonic())
+        if seconds < FEWEST_SECONDS:
+            sys.stdout.write(f"{section}: left out, the time is over\n")
+            continue
+        lines = run(number, seconds, sys.argv[1:], given.out, write)
+        write(lines)
+        sys.stdout.write("\n".join([section, "", *lines]) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

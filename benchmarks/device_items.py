@@ -20,7 +20,7 @@ def _rate(flop: float, milliseconds: float | str) -> float | str:
 
 def products(bench: Bench) -> Table:
     """Tokens by the UNet's weights: attention's in and out, the gated feed-forward's two; and one that fits the device best."""
-    table = Table(["M", "K", "N", "float16", "bfloat16"])
+    table = bench.table("M", "K", "N", "float16", "bfloat16")
     sizes = [(bench.small(CONDS * FRAMES * side**2), channels, channels * times) for channels, side in LEVELS[:3] for times in (1, 3, 8)]
     sizes += [(sizes[0][0], 1280, 320), (bench.small(8192, 64),) * 3]
     for m, k, n in sizes:
@@ -37,7 +37,7 @@ def products(bench: Bench) -> Table:
 
 def convolutions(bench: Bench) -> Table:
     """NCHW is what torch gives by itself, NHWC is channels_last for both operands."""
-    table = Table(["batch", "channels", "side", "NCHW", "NHWC", "NHWC kernel, NCHW input"])
+    table = bench.table("batch", "channels", "side", "NCHW", "NHWC", "NHWC kernel, NCHW input")
     shapes = [(CONDS * FRAMES, *level) for level in LEVELS[:3]] + [(8, 512, 128), (4, 256, 512), (4, 128, 512)]
     for n, c, side in shapes:
         side = side if bench.cuda else 4
@@ -51,7 +51,7 @@ def convolutions(bench: Bench) -> Table:
 
 def spatial_attention(bench: Bench) -> Table:
     """All frames of both conds; head widths 40, 80, 160."""
-    table = Table(["tokens", "head width", *BACKENDS, "torch's choice"])
+    table = bench.table("tokens", "head width", *BACKENDS, "torch's choice")
     for channels, side in LEVELS[:3]:
         tokens, width = side**2 if bench.cuda else 64, channels // HEADS
         q, k, v = (bench.random(bench.small(CONDS * FRAMES), HEADS, tokens, width) for _ in range(3))
@@ -65,7 +65,7 @@ def spatial_attention(bench: Bench) -> Table:
 
 def temporal_attention(bench: Bench) -> Table:
     """Over 16 frames at every pixel of both conds: on views of (b f p 3 heads d), and on contiguous (b p) heads f d."""
-    table = Table(["pixels", "head width", "views", *(f"{name}, views" for name in BACKENDS), "contiguous"])
+    table = bench.table("pixels", "head width", "views", *(f"{name}, views" for name in BACKENDS), "contiguous")
     for channels, side in LEVELS:
         pixels, width = bench.small(side**2, 16), channels // HEADS
         joined = bench.random(CONDS, FRAMES, pixels, 3, HEADS, width)
@@ -87,7 +87,7 @@ def temporal_attention(bench: Bench) -> Table:
 
 def vae(bench: Bench) -> Table:
     """diffusers' decoder in bfloat16, eager, with random weights or those of --weights."""
-    table = Table(["frames at once", "NCHW", "NHWC"])
+    table = bench.table("frames at once", "NCHW", "NHWC")
     network = weights.vae()
     file = bench.weights / "vae.safetensors" if bench.weights else None
     if file and file.is_file():
@@ -112,7 +112,7 @@ def vae(bench: Bench) -> Table:
 
 def fp8(bench: Bench) -> Table:
     """torch._scaled_mm with one scale for each tensor, beside float16."""
-    table = Table(["M", "K", "N", "float8", "float16"])
+    table = bench.table("M", "K", "N", "float8", "float16")
     if not bench.cuda:
         raise RuntimeError("fp8 products are for GPUs")
     one = torch.ones((), device="cuda")

@@ -1,7 +1,7 @@
 """Every kernel of motion_modules/triton_kernels.py beside torch's own operations, and whole motion modules: python benchmarks/kernels.py
 
-At the shapes of an evaluation of 2x16 frames at 512x512. Medians of milliseconds and errors against float64, both on the same inputs. Needs an NVIDIA
-GPU and Triton; writes the section Kernels of benchmarks/RESULTS.md.
+At the shapes of an evaluation of 2x16 frames at 512x512. Medians of milliseconds on the GPU, of the processor's milliseconds for starting the same, and
+errors against float64, all on the same inputs. Needs an NVIDIA GPU and Triton; writes the section Kernels of benchmarks/RESULTS.md.
 """
 
 import argparse
@@ -99,12 +99,12 @@ CASES = {
 
 def kernels(bench: Bench, dtype: torch.dtype) -> Table:
     """Every kernel at every shape."""
-    table = Table(["kernel", "shape", "torch, ms", "Triton, ms", "ratio", "torch's error", "Triton's error"])
+    table = Table(["kernel", "shape", "torch, ms", "Triton, ms", "ratio", "starting torch's, ms", "starting Triton's, ms", "torch's error", "Triton's error"])
     for name, (case, shapes) in CASES.items():
         for channels, side in shapes:
             *ways, right = case(bench, dtype, channels, side)
-            plain, kernel = map(bench.milliseconds, ways)
-            times = f"{plain:.3f}", f"{kernel:.3f}", f"{plain / kernel:.1f}"
+            plain, kernel = map(bench.timing, ways)
+            times = f"{plain.device:.3f}", f"{kernel.device:.3f}", f"{plain.device / kernel.device:.1f}", f"{plain.launch:.3f}", f"{kernel.launch:.3f}"
             table.add(name, f"{channels} channels, {side}x{side}", *times, *(relative(way(), right) for way in ways))
             del ways, right
             torch.cuda.empty_cache()
@@ -120,7 +120,8 @@ def modules(bench: Bench, dtype: torch.dtype) -> Table:
     from animatediff_turbo.motion_modules.config import Layout
     from animatediff_turbo.motion_modules.layers import TemporalTransformer
 
-    table = Table(["shape", "plain form, ms", "fused form, ms", "ratio", "plain form's error", "fused form's error"])
+    columns = "shape", "plain form, ms", "fused form, ms", "ratio", "starting the plain, ms", "starting the fused, ms", "plain form's error", "fused form's error"
+    table = Table(list(columns))
     for channels, side in LEVELS:
         weights = stacks.motion_weights(Layout((channels,) * 4, 1, True), only="mid_block.", dtype=dtype)
         forms = []
@@ -130,12 +131,12 @@ def modules(bench: Bench, dtype: torch.dtype) -> Table:
             forms[-1].load_state_dict({name.removeprefix("mid_block.motion_modules.0."): tensor for name, tensor in tensors.items()}, assign=True)
             forms[-1].to(bench.device)
         x = bench.random(CONDS * FRAMES, channels, side, side, dtype=dtype)
-        times = [bench.milliseconds(functools.partial(form, x, FRAMES)) for form in forms]
+        times = [bench.timing(functools.partial(form, x, FRAMES)) for form in forms]
         few = x[:, :, :4].contiguous()  # in float64 all of it would take too long
         branches = [form.branch(few, FRAMES) for form in forms]
         right = forms[0].double().branch(few.double(), FRAMES)
         errors = [relative(branch, right) for branch in branches]
-        table.add(f"{channels} channels, {side}x{side}", *(f"{time:.3f}" for time in times), f"{times[0] / times[1]:.2f}", *errors)
+        table.add(f"{channels} channels, {side}x{side}", *(f"{time.device:.3f}" for time in times), f"{times[0].device / times[1].device:.2f}", *(f"{time.launch:.3f}" for time in times), *errors)
     return table
 
 
@@ -159,7 +160,7 @@ def main() -> None:
                 sys.stdout.write("\n".join(lines) + "\n")
                 sys.stdout.flush()
                 body += lines
-    sections.write(given.results, "Kernels", "\n".join(body))
+                sections.write(given.results, "Kernels", "\n".join(body))
 
 
 if __name__ == "__main__":
