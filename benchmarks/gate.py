@@ -47,11 +47,13 @@ def sound(name: str, latents: Tensor, shape: tuple[int, ...]) -> Verdict:
     return Verdict((name,), finite and tuple(latents.shape) == shape, f"latents {tuple(latents.shape)}, {'finite' if finite else 'NOT finite'}")
 
 
-def rounding(name: str, found: Tensor, peer_name: str, peer: Tensor, exact: Tensor | None) -> Verdict:
-    """Half precision: no further from exact, the peer in float32, than ROUNDING times the peer is. float32 (exact is None): FLOAT32 from the peer."""
+def rounding(name: str, found: Tensor, peer_name: str, peer: Tensor, half: bool, exact: Tensor | None = None) -> Verdict:
+    """In half precision: no further from exact, the peer in float32, than ROUNDING times the peer is. In float32: FLOAT32 from the peer."""
     direct = relative(found, peer)
-    if exact is None:
+    if not half:
         return Verdict((name, peer_name), direct <= FLOAT32, f"{direct:.1e} from {peer_name}, at most {FLOAT32:.0e}")
+    if exact is None:
+        return Verdict((name, peer_name), False, f"{direct:.2e} from {peer_name}, whose float32 is not there to compare with")
     own, theirs = relative(found, exact), relative(peer, exact)
     text = f"{own:.2e} from float32, {peer_name} {theirs:.2e}, at most {ROUNDING:g} times it; {direct:.2e} from {peer_name}"
     return Verdict((name, peer_name), own <= ROUNDING * theirs, text)

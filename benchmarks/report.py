@@ -1,15 +1,17 @@
 """Tables of a run: the section of RESULTS.md."""
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import contestants
 import facts
 import flops
 import gate
-import plot
+import pack
 import sections
 from contestants import Contestant
 from scenarios import Scenario
@@ -18,6 +20,8 @@ from stats import ratio, spread
 
 PARTS = ("denoise", "vae", "copy", "encode", "total")
 HEADINGS = ("denoise", "VAE", "copy-out", "encode", "end to end")
+FEW_RUNS = 6
+"""Below so many runs the bootstrap's interval is the range of what was found."""
 
 
 @dataclass
@@ -32,9 +36,9 @@ class Run:
 
 
 def command() -> str:
-    """As it was typed, without the machine's folders."""
-    words = [Path(word).name if index == 0 else "FOLDER" if "/" in word else word for index, word in enumerate(sys.argv)]
-    return "python benchmarks/" + " ".join(f'"{word}"' if " " in word or "," in word and " " in word else word for word in words)
+    """As it was typed, without the machine's folders, and without what says only where it is written."""
+    words = [Path(word).name if index == 0 else "FOLDER" if "/" in word else word for index, word in enumerate(sys.argv) if word != "--replace"]
+    return "python benchmarks/" + " ".join(f'"{word}"' if " " in word else word for word in words)
 
 
 def facts_of(run: Run) -> list[str]:
@@ -42,7 +46,7 @@ def facts_of(run: Run) -> list[str]:
     ade = facts.commit(run.given.ade) if run.given.ade else "not there"
     comfyui = next((about["comfyui"] for _, about, _ in run.members.values() if "comfyui" in about), "not there")
     allocators = ", ".join(sorted({f"{name}: {about['allocator']}" for name, (_, about, _) in run.members.items() if about.get("allocator")}))
-    lines = [f"Command: `{command()}`", f"Processor: {facts.processor()}"]
+    lines = [f"Command: `{command()}`; this pack at {facts.commit(pack.ROOT) or 'no commit that is known'}", f"Processor: {facts.processor()}"]
     lines += [f"GPU ({facts.QUERY}): {facts.gpu()}", f"Allocators: {allocators}"] if run.given.device == "cuda" else []
     lines += [f"ComfyUI {comfyui} ({facts.commit(run.comfyui) or 'no history'}), ComfyUI-AnimateDiff-Evolved {ade}, {facts.versions()}"]
     lines += [
@@ -74,6 +78,7 @@ def _row(name: str, answers: list[dict], scenario: Scenario, run: Run, work: flo
     cells += [f"{rate:.2f}{share}"]
     cells += [_values(answers, lambda answer, part=part: answer["times"][part]) for part in (PARTS if scenario.tail else PARTS[:1])]
     peaks = [answer["memory"] for answer in answers]
+    cells += [f"{spread([answer['times']['bytes'] / 1024 for answer in answers]).median:.0f}"] if scenario.tail else []
     cells += [" / ".join(f"{max(peak[key] for peak in peaks):.0f}" for key in ("allocated", "reserved", "process") if key in peaks[0]), str(len(answers))]
     return f"| {' | '.join(cells)} |"
 
@@ -81,28 +86,30 @@ def _row(name: str, answers: list[dict], scenario: Scenario, run: Run, work: flo
 def _ratios(scenario: Scenario, answers: dict[str, list[dict]], run: Run) -> list[str]:
     lines, failed = [], {verdict.names[0] for verdict in run.verdicts if not verdict.passed}
     for name, found in answers.items():
-        row = run.members[name][0]
-        for baseline in dict.fromkeys((row.baseline, "ADE")):
-            if baseline not in answers or baseline == name:
+        for baseline, others in answers.items():
+            label = contestants.label(run.members[name][0], run.members[baseline][0])
+            if not label:
                 continue
             cells = [name, baseline]
             for part in ("denoise", "total") if scenario.tail else ("denoise",):
-                middle, low, high = ratio([answer["times"][part] for answer in answers[baseline]], [answer["times"][part] for answer in found])
+                middle, low, high = ratio([answer["times"][part] for answer in others], [answer["times"][part] for answer in found])
                 cells.append(f"{middle:.2f} ({low:.2f}-{high:.2f})")
-            same = gate.counted(found[0]["evaluations"]) == gate.counted(answers[baseline][0]["evaluations"])
-            label = row.label if same else "NOT the same UNet calls"
-            label = "nothing, it FAILED the gate" if name in failed else label
-            lines.append(f"| {' | '.join([*cells, label if baseline == row.baseline else f'{label}; other flags'])} |")
-    columns = ["contestant", "against", "denoise", *(["end to end"] if scenario.tail else []), "may be called"]
+            work = {gate.counted(answer["evaluations"]) for answer in found + others}
+            label = label if len(work) == 1 else "NOT the same UNet calls"
+            lines.append(f"| {' | '.join([*cells, 'nothing, it FAILED the gate' if name in failed else label])} |")
+    columns = ["contestant", "against", "denoise", *(["end to end"] if scenario.tail else []), "the sampling may be called"]
     head = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-    return ["", "Ratio of medians, above 1 is faster (bootstrap 95 % interval):", "", *head, *lines] if lines else []
+    few = min(map(len, answers.values()), default=0) < FEW_RUNS
+    text = f"Ratio of medians, above 1 is faster ({'range: the runs are too few for an interval' if few else 'bootstrap 95 % interval'}):"
+    return ["", text, "", *head, *lines] if lines else []
 
 
 def table(scenario: Scenario, answers: dict[str, list[dict]], run: Run) -> list[str]:
     """One scenario."""
     work = flops.tflop(scenario, run.given.size)
     columns = ["contestant", "UNet calls / cond-frames", "step", "UNet in a step", "launch in a step", "TFLOP/s (of matrix product)"]
-    columns += [*(HEADINGS if scenario.tail else HEADINGS[:1]), "peak MiB", "runs"]
+    columns += [*([*HEADINGS, "mp4, KiB"] if scenario.tail else HEADINGS[:1])]
+    columns += ["peak MiB of torch's allocator, allocated / reserved" if run.given.device == "cuda" else "peak MiB of the process", "runs"]
     lines = [f"### {scenario.name[0].upper()}{scenario.name[1:]}", "", f"{work:.2f} TFLOP in the UNet and its motion module.", ""]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     return [*lines, *(_row(name, found, scenario, run, work) for name, found in answers.items()), *_ratios(scenario, answers, run), ""]
@@ -134,15 +141,15 @@ def _failures(book: Book) -> list[str]:
 
 
 def write(run: Run, book: Book) -> Path:
-    """The section and its plot; returns the plot's path."""
+    """The section and its plot, where matplotlib is; returns the plot's path."""
     lines = [*facts_of(run), "", *_cold(run, book), *_gate(run)]
     lines += [f"Matrix products of the run's dtype: {run.ceiling:.2f} TFLOP/s.", ""] if run.ceiling else []
     for scenario, answers in book.answers.items():
         lines += table(scenario, answers, run)
     lines += _failures(book)
     path = run.given.results.with_name(f"results-{run.given.section.lower().replace(', ', '-').replace(' ', '-')}.png")
-    if book.answers:
-        plot.draw(book.answers, path)
+    if book.answers and importlib.util.find_spec("matplotlib"):
+        importlib.import_module("plot").draw(book.answers, path)
         lines += [f"![milliseconds of each contestant]({path.name})"]
     sections.write(run.given.results, run.given.section, "\n".join(lines))
     return path

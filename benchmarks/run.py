@@ -2,8 +2,8 @@
 
 Needs a ComfyUI (--comfyui, COMFYUI_PATH or ~/comfy/ComfyUI) and diffusers; without --ade its rows are left out. On a GPU: SD1.5's full size in
 float16, clips of --scenario headline with decoding and mp4. With --device cpu: float32 and single UNet calls. First the correctness gate: latents
-that differ by more than rounding, or UNet calls that are not the same work, end it with exit code 1. Writes its section of benchmarks/RESULTS.md,
-a plot beside it, and every single run to OUT/raw.jsonl.
+that differ by more than rounding, UNet calls that are not the same work, or a contestant that does not run, end it with exit code 1. Writes its section
+of benchmarks/RESULTS.md, a plot beside it (where matplotlib is installed), and every single run to OUT/raw.jsonl.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import contestants
 import pack
 import report
 import scenarios
+import sections
 from fleet import Failed, Worker, stop
 from series import Book, Clock, Series
 from stats import interleaved
@@ -41,7 +42,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--comfyui", type=Path)
     parser.add_argument("--out", type=Path, help="folder for raw.jsonl and the logs; a new one in the temporary folder")
     parser.add_argument("--results", type=Path, default=Path(__file__).with_name("RESULTS.md"))
-    parser.add_argument("--section", help="the section of RESULTS.md that is replaced: GPU or CPU")
+    parser.add_argument("--section", help="the section of RESULTS.md to write: GPU or CPU without it")
+    parser.add_argument("--replace", action="store_true", help="replace the section although another command wrote it")
     parser.add_argument("--device", choices=("cuda", "cpu"))
     parser.add_argument("--dtype", choices=("float16", "bfloat16", "float32"))
     parser.add_argument("--size", choices=("full", "narrow"), default="full", help="narrow: a small UNet, for a look at the program; without ADE")
@@ -104,14 +106,16 @@ def await_worker(worker: Worker, fleet: dict[str, Worker], book: Book) -> None:
 
 def measure(given: argparse.Namespace, fleet: dict[str, Worker], book: Book, clock: Clock, run: report.Run) -> None:
     """Every scenario, and the report after each."""
-    gate = scenarios.GATE[given.device]
     wanted = scenarios.chosen(given.scenario + [f"sweep-{name}" for name in given.sweep], given.device)
-    series = Series(book, clock, given.rounds, given.warmup, {gate.shape})
+    series = Series(book, clock, given.rounds, given.warmup, {(name, scenarios.GATE[given.device].shape) for name in fleet})
     for number, scenario in enumerate(wanted):
         seconds = (clock.left() - WRITE_SECONDS) * scenario.share / sum(other.share for other in wanted[number:])
         if seconds <= 0:
             book.fail("everybody", scenario.name, "left out: the time is over")
             continue
+        for name in run.members:
+            if name not in fleet:
+                book.fail(name, scenario.name, "its process had ended before")
         say(f"{scenario.name}: {' '.join(interleaved(list(fleet), 1))}, at most {seconds:.0f} s")
         series.play(scenario, fleet, seconds)
         report.write(run, book)
@@ -119,8 +123,9 @@ def measure(given: argparse.Namespace, fleet: dict[str, Worker], book: Book, clo
 
 
 def main() -> int:
-    """The exit code: 1 when the gate failed."""
+    """The exit code: 1 when the gate failed, or somebody did not get to it or through it."""
     given = parse()
+    sections.check(given.results, given.section, report.command(), given.replace)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was found is written
     clock = Clock(given.budget_seconds)
     given.out.mkdir(parents=True, exist_ok=True)
@@ -133,22 +138,26 @@ def main() -> int:
     common = {key: str(Path(value).resolve()) if value else "" for key, value in common.items()}
     common |= {"size": given.size, "dtype": given.dtype, "device": given.device}
     book = Book(given.out / "raw.jsonl", say)
-    fleet = start(rows(given), common, book, given.together)
+    book.note("start", command=report.command(), at=time.strftime("%Y-%m-%d %H:%M:%S"))
+    chosen = rows(given)
+    fleet = start(chosen, common, book, given.together)
     run = report.Run(given, comfyui, {name: (worker.row, worker.about, worker.open_s) for name, worker in fleet.items()})
     book.note("facts", lines=report.facts_of(run))
     try:
-        run.verdicts = checks.gate(given.device, fleet, common, book, min(300, clock.left() / 3))
+        asked = [row.name for row in chosen]
+        run.verdicts = checks.Gate(fleet, common, asked, given.together, book, min(300, clock.left() / 3)).run()
         failed = [verdict for verdict in run.verdicts if not verdict.passed]
         report.write(run, book)
-        if failed and not given.measure_anyway:
-            say(f"The gate failed: {'; '.join(f'{verdict.names[0]}: {verdict.text}' for verdict in failed)}")
+        absent = [name for name, where, _ in book.failures if where in ("start", "gate")]
+        if (failed or absent) and not given.measure_anyway:
+            say(f"The gate failed: {'; '.join([f'{verdict.names[0]}: {verdict.text}' for verdict in failed] + [f'{name}: see above' for name in absent])}")
             return 1
         run.ceiling = checks.ceiling(given.device, fleet, book)
         measure(given, fleet, book, clock, run)
     finally:
-        stop(list(fleet.values()))
         say(f"{given.results}, {report.write(run, book)}, {given.out}")
-    return 1 if failed else 0
+        stop(list(fleet.values()))
+    return 1 if failed or absent else 0
 
 
 if __name__ == "__main__":

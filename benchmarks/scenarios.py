@@ -25,9 +25,9 @@ class Scenario:
         return self.conds * self.frames * self.steps
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """What a compiled UNet is compiled for: rows of the batch, and pixels."""
-        return self.conds * self.frames, self.side
+    def shape(self) -> tuple[int, int, int]:
+        """What a compiled UNet is compiled for: conds, frames, and pixels of a side."""
+        return self.conds, self.frames, self.side
 
     @property
     def share(self) -> float:

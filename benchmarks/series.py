@@ -1,4 +1,4 @@
-"""The runs of a scenario: warm-ups side by side, timed rounds one after another, every answer on disk at once."""
+"""The runs of a scenario: warm-ups, then timed rounds, one contestant after another, every answer on disk at once."""
 
 import json
 import time
@@ -84,44 +84,53 @@ def crowded(answers: dict[str, dict]) -> bool:
     return any(memory["free"] < 0.4 * memory["device"] for memory in memories)
 
 
-def takes_part(worker: Worker, scenario: Scenario, compiled: set[tuple[int, int]], seconds: float) -> bool:
-    """A compiled UNet needs minutes for a new shape."""
-    return not worker.row.compiled or scenario.shape in compiled or seconds > COMPILE_SECONDS
+def takes_part(worker: Worker, scenario: Scenario, met: set[tuple[str, tuple]], seconds: float) -> bool:
+    """A compiled UNet needs minutes for a shape that it has not met."""
+    return not worker.row.compiled or (worker.row.name, scenario.shape) in met or seconds > COMPILE_SECONDS
 
 
 @dataclass
 class Series:
-    """How long and how often: at least FEWEST_ROUNDS while the clock has time. compiled: the shapes that compiled UNets have met."""
+    """How long and how often: at least FEWEST_ROUNDS while the clock has time. met: contestants and the shapes that they have run."""
 
     book: Book
     clock: Clock
     rounds: int
     warmup: int
-    compiled: set[tuple[int, int]]
+    met: set[tuple[str, tuple]]
 
     def play(self, scenario: Scenario, fleet: dict[str, Worker], seconds: float) -> None:
-        """Warm-ups, then rounds, within about seconds."""
-        ends = self.clock.left() - seconds
-        names = [name for name, worker in fleet.items() if takes_part(worker, scenario, self.compiled, seconds)]
-        for name in fleet.keys() - set(names):
-            self.book.fail(name, scenario.name, "left out: no time to compile for this shape")
-        command, release = {"do": "run", "scenario": scenario.fields()}, False
-        for _ in range(self.warmup):
-            answers = {}
-            for name in names:
-                answers |= each(fleet, [name], command | {"release": release}, max(seconds / 2, 60), False, self.book, scenario.name)
-                if not release and crowded(answers):
-                    release = True
-                    each(fleet, list(fleet), {"do": "release"}, 30, False, self.book, scenario.name)
-            names = list(answers)
-            for name, answer in answers.items():
-                self.book.warmed(name, scenario, answer)
-        self.compiled.add(scenario.shape)
+        """Warm-ups, then rounds, within about seconds. Everybody of the fleet ends up in the book, with times or with why there are none."""
+        ends, everybody = self.clock.left() - seconds, list(fleet)
+        names = [name for name in everybody if takes_part(fleet[name], scenario, self.met, seconds)]
+        for name in everybody:
+            if name not in names:
+                self.book.fail(name, scenario.name, "left out: no time to compile for this shape")
+        names, release = self._warm(scenario, fleet, names, max(seconds / 2, 60))
         self.book.note("rounds", scenario=scenario.fields(), contestants=names, caches_released=release)
         for done in range(self.rounds):
             if not names or self.clock.left() < 0 or (done >= FEWEST_ROUNDS and self.clock.left() < ends):
                 break
             names = [name for name in names if self._turn(scenario, fleet, name, release)]
+        for name in names:
+            if name not in self.book.answers.get(scenario, {}):
+                self.book.fail(name, scenario.name, "left out: the time is over")
+
+    def _warm(self, scenario: Scenario, fleet: dict[str, Worker], names: list[str], seconds: float) -> tuple[list[str], bool]:
+        """Who answered every untimed run, and whether the GPU is so full that caches have to be given back between turns."""
+        command, release = {"do": "run", "scenario": scenario.fields()}, False
+        for _ in range(self.warmup):
+            answers = {}
+            for name in [name for name in names if name in fleet]:
+                answers |= each(fleet, [name], command | {"release": release}, seconds, False, self.book, scenario.name)
+                if not release and crowded(answers):
+                    release = True
+                    each(fleet, list(fleet), {"do": "release"}, 30, False, self.book, scenario.name)
+            for name, answer in answers.items():
+                self.book.warmed(name, scenario, answer)
+            names = [name for name in answers if name in fleet]
+        self.met |= {(name, scenario.shape) for name in names}
+        return names, release
 
     def _turn(self, scenario: Scenario, fleet: dict[str, Worker], name: str, release: bool) -> bool:
         """One timed run; where processes give their caches back between turns, one step before it fills them again."""
