@@ -1,4 +1,4 @@
-"""Every kernel of motion_modules/triton_kernels.py beside torch's own operations, and whole motion modules: python benchmarks/kernels.py
+"""Every kernel of motion_modules/triton_kernels.py and the projections beside torch's own operations, and motion modules: python benchmarks/kernels.py
 
 At the shapes of an evaluation of 2x16 frames at 512x512. Medians of milliseconds on the GPU, of the processor's milliseconds for starting the same, and
 errors against float64, all on the same inputs. Needs an NVIDIA GPU and Triton; writes the section Kernels of benchmarks/RESULTS.md.
@@ -91,7 +91,37 @@ def shifted_norm(bench: Bench, dtype: torch.dtype, channels: int, side: int) -> 
     return group_norm(bench, dtype, channels, side, True)
 
 
+def tokens_in(bench: Bench, dtype: torch.dtype, channels: int, side: int) -> Case:
+    """From pictures to sequences: moved and multiplied, or moved by the product."""
+    from animatediff_turbo.motion_modules import layers
+
+    x, weight, bias = _projection(bench, dtype, (CONDS * FRAMES, channels, side * side), channels)
+
+    def plain(x: torch.Tensor = x, weight: torch.Tensor = weight, bias: torch.Tensor = bias) -> torch.Tensor:
+        return functional.linear(x.permute(2, 0, 1).contiguous(), weight, bias)
+
+    return plain, lambda: layers.tokens_in(x, weight, bias), plain(x.double(), weight.double(), bias.double())
+
+
+def tokens_out(bench: Bench, dtype: torch.dtype, channels: int, side: int) -> Case:
+    """The way back."""
+    from animatediff_turbo.motion_modules import layers
+
+    x, weight, bias = _projection(bench, dtype, (side * side, CONDS * FRAMES, channels), channels)
+
+    def plain(x: torch.Tensor = x, weight: torch.Tensor = weight, bias: torch.Tensor = bias) -> torch.Tensor:
+        return functional.linear(x, weight, bias).permute(1, 2, 0).contiguous()
+
+    return plain, lambda: layers.tokens_out(x, weight, bias), plain(x.double(), weight.double(), bias.double())
+
+
+def _projection(bench: Bench, dtype: torch.dtype, shape: tuple[int, int, int], channels: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    weight = bench.random(channels, channels, dtype=dtype) / channels**0.5
+    return bench.random(*shape, dtype=dtype), weight, bench.random(channels, dtype=dtype)
+
+
 CASES = {
+    "projection into sequences": (tokens_in, LEVELS), "projection out of them": (tokens_out, LEVELS),
     "temporal attention": (attention, LEVELS), "LayerNorm and positions": (positioned_norm, LEVELS), "LayerNorm": (layer_norm, LEVELS),
     "GEGLU": (geglu, LEVELS), "GroupNorm": (group_norm, NORMS), "shift, GroupNorm, SiLU": (shifted_norm, NORMS),
 }  # fmt: skip
@@ -99,7 +129,7 @@ CASES = {
 
 def kernels(bench: Bench, dtype: torch.dtype) -> Table:
     """Every kernel at every shape."""
-    table = Table(["kernel", "shape", "torch, ms", "Triton, ms", "ratio", "starting torch's, ms", "starting Triton's, ms", "torch's error", "Triton's error"])
+    table = Table(["kernel", "shape", "plain, ms", "ours, ms", "ratio", "starting the plain, ms", "starting ours, ms", "plain error", "our error"])
     for name, (case, shapes) in CASES.items():
         for channels, side in shapes:
             *ways, right = case(bench, dtype, channels, side)
