@@ -94,9 +94,16 @@ def fast(x: Tensor) -> bool:
     return not torch.compiler.is_compiling() and _suits(x) and works(x.device)
 
 
-@functools.cache
 def works(device: torch.device) -> bool:
     """Whether Triton is here, compiles for a device and computes what torch does; what is wrong is logged once."""
+    try:
+        return _works(device)
+    except torch.OutOfMemoryError:  # there may be memory when it is asked for the next time
+        return False
+
+
+@functools.cache  # which keeps no exceptions
+def _works(device: torch.device) -> bool:
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < CAPABILITY:
         return False
     try:
@@ -109,6 +116,8 @@ def works(device: torch.device) -> bool:
     try:
         with torch.cuda.device(device):
             error = max(each.abs().max().item() for dtype in DTYPES for each in _differences(triton_kernels, device, dtype))
+    except torch.OutOfMemoryError:  # is a RuntimeError too
+        raise
     # no compiler, half an installation, an old driver, a GPU that it does not know: each has been reported, each as another class
     except (TritonError, RuntimeError, OSError, ImportError, ValueError, AttributeError, TypeError, subprocess.CalledProcessError) as failure:
         logger.warning("Triton does not work here (%s); the motion module runs without it, slower.", str(failure).strip().partition("\n")[0])

@@ -53,5 +53,4 @@ class ApplyMotionAdapter(io.ComfyNode):
     @classmethod
     def execute(cls, model, motion_adapter: _host.MotionAdapter, strength: float, strength_over_time: str = "", mask=None) -> io.NodeOutput:
         curve = keyframes.numbers(strength_over_time) if strength_over_time.strip() else {}
-        mask = None if mask is None else mask.reshape(-1, *mask.shape[-2:])
-        return io.NodeOutput(_host.apply_motion(model, motion_adapter, _host.Strength(strength, curve, mask)))
+        return io.NodeOutput(_host.apply_motion(model, motion_adapter, _host.Strength.of(strength, curve, mask)))

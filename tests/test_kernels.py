@@ -1,5 +1,6 @@
 """The Triton kernels by interpretation on the CPU, and which way is taken where."""
 
+import functools
 import importlib.util
 import json
 import os
@@ -36,6 +37,19 @@ def test_the_kernels_errors_are_at_most_a_quarter_above_torchs(interpreted):
 @needs_triton
 def test_the_kernels_obey_the_laws_of_attention(interpreted):
     assert len(interpreted["laws"]) == 3 and all(error <= 1e-6 for error in interpreted["laws"].values()), interpreted["laws"]
+
+
+def test_a_passing_lack_of_memory_does_not_switch_the_kernels_off_for_good(monkeypatch):
+    free = [False, True]
+
+    @functools.cache
+    def tried(device):
+        if not free.pop(0):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return True
+
+    monkeypatch.setattr(kernels, "_works", tried)
+    assert [kernels.works(torch.device("cuda", 0)) for _ in range(3)] == [False, True, True]
 
 
 def test_a_batch_beyond_the_cuda_grid_is_cut_without_a_difference():

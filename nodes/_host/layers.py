@@ -4,7 +4,9 @@ What a call adds travels as UNetModel.forward's argument time_context, which SD1
 ComfyUI's TorchCompileModel drops the guards on transformer_options, so that whatever a compiled UNet reads there may be of an earlier run.
 """
 
+import functools
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import comfy.model_patcher
 import comfy.patcher_extension
@@ -13,6 +15,7 @@ from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 
 from ...motion_modules.layers import TemporalTransformer, positional_encoding
+from ...motion_modules.model import MotionModel
 from ...motion_modules.preflight import check_frames
 from . import spatial
 from .recipe import KEY, Recipe
@@ -49,12 +52,15 @@ class Motion:
 class Call:
     """A wrapper of BaseModel.apply_model, which hands every UNet call its Motion.
 
+    module: the motion module that Apply connected.
+    uuid: what ComfyUI's copies of it for other GPUs have in common with it; None where it makes none.
     tables: the positional encodings that its calls have needed, by frames, dtype and device.
     """
 
     recipe: Recipe
     mid_block: bool
-    transformers: list[TemporalTransformer]
+    module: MotionModel
+    uuid: UUID | None
     strength: Strength
     pooled_norm: bool
     tables: dict[tuple[int, torch.dtype, torch.device], dict[int, torch.Tensor]] = field(default_factory=dict, compare=False)
@@ -68,11 +74,22 @@ class Call:
             strength = strength.to(x) if strength.any() else 0.0  # it comes on the CPU, and nobody waits for this
         # from the model at hand: ComfyUI may load a MODEL's clone anew, with other layers
         places = places_of(executor.class_obj.diffusion_model, self.mid_block)
-        transformers = {id(layer): transformer for (layer, _), transformer in zip(places, self.transformers, strict=True)}
+        running = self._loaded(executor.class_obj.current_patcher)
+        transformers = {id(layer): transformer for (layer, _), transformer in zip(places, running, strict=True)}
         like = torch.empty(0, dtype=executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype(), device=x.device)
         motion = Motion(frames, strength, self.pooled_norm, transformers, self._positions(frames, {width for _, width in places}, like))
         options = spatial.with_fast_attention(transformer_options, x.device) if motion.acts else transformer_options
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs | {"time_context": motion})
+
+    @functools.cached_property
+    def _own(self) -> list[TemporalTransformer]:
+        return list(self.module.transformers().values())
+
+    def _loaded(self, model: comfy.model_patcher.ModelPatcher | None) -> list[TemporalTransformer]:
+        """The transformers that ComfyUI has loaded with the model that runs, copies where that is a copy on another GPU."""
+        connected = model.get_additional_models_with_key(KEY) if model is not None and self.uuid is not None else []
+        copies = [each.model for each in connected if each.clone_base_uuid == self.uuid and each.model is not self.module]
+        return list(copies[0].transformers().values()) if copies else self._own
 
     def _positions(self, frames: int, widths: set[int], like: torch.Tensor) -> dict[int, torch.Tensor]:
         key = frames, like.dtype, like.device

@@ -16,7 +16,6 @@ from ...motion_modules.checkpoint import Checkpoint
 from ...motion_modules.config import Adapter, Layout
 from ...motion_modules.convert import fused_place
 from ...motion_modules.lora import MotionLora
-from ...motion_modules.model import names
 from . import layers, preflight
 from .operations import Operations
 from .recipe import KEY, Recipe
@@ -59,15 +58,21 @@ class MotionAdapter:
         key = dtype, model.load_device, model.offload_device
         patchers = _patchers.setdefault(self.checkpoint, {})
         if key not in patchers:
-            # not CoreModelPatcher, whose weights ComfyUI may page in one by one: on an H200 that took longer than the motion modules themselves. What it
-            # costs cards with less memory than UNet and motion module need together has not been measured
-            patchers[key] = comfy.model_patcher.ModelPatcher(self.checkpoint.build(Operations, dtype), *key[1:])
-            size = patchers[key].model_size() / 2**20
-            logger.info("%s: motion module built in %s, %.0f MiB.", self.recipe.file, str(dtype).removeprefix("torch."), size)
+            patchers[key] = _build(self.checkpoint, *key)
         clone = patchers[key].clone()
+        clone.cached_patcher_init = _build, (self.checkpoint, *key)  # on the clone: what lives in _patchers must not hold its key
         for lora, strength in self.loras:
             clone.add_patches(_patches(lora, self.checkpoint.layout), strength)
         return clone
+
+
+def _build(checkpoint: Checkpoint, dtype: torch.dtype, load_device: torch.device, offload_device: torch.device) -> comfy.model_patcher.ModelPatcher:
+    """A motion module of its own; ComfyUI asks for another one for each further GPU (MultiGPU CFG Split, Select Model Device)."""
+    # not CoreModelPatcher, whose weights ComfyUI may page in one by one: on an H200 that took longer than the motion modules themselves. On cards with less
+    # memory than UNet and motion module need together, ComfyUI keeps a part of this one off the card instead; what that costs has not been measured
+    patcher = comfy.model_patcher.ModelPatcher(checkpoint.build(Operations, dtype), load_device, offload_device)
+    logger.info("%s: motion module built in %s, %.0f MiB.", checkpoint.path.name, str(dtype).removeprefix("torch."), patcher.model_size() / 2**20)
+    return patcher
 
 
 def _patches(lora: MotionLora, layout: Layout) -> dict[str, object]:
@@ -91,10 +96,9 @@ def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter
     _check_untouched(model)
     _check_fits(model, adapter.checkpoint)
     patcher, layout = adapter.patcher(model), adapter.checkpoint.layout
-    transformers = patcher.model.transformers()
     clone = model.clone()
     clone.set_additional_models(KEY, [patcher])
-    layers.install(clone, layers.Call(adapter.recipe, layout.mid_block, [transformers[name] for name in names(layout)], strength, pooled_norm))
+    layers.install(clone, layers.Call(adapter.recipe, layout.mid_block, patcher.model, getattr(patcher, "clone_base_uuid", None), strength, pooled_norm))
     velocity = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
     clone.add_object_patch("model_sampling", (TurboVPrediction if velocity else TurboEPS)(adapter.recipe.adapter))
     clone.set_attachments(KEY, adapter.recipe)

@@ -20,6 +20,11 @@ class Strength:
     curve: Mapping[int, float] = field(default_factory=dict)
     mask: torch.Tensor | None = None
 
+    @classmethod
+    def of(cls, value: float, curve: Mapping[int, float], mask: torch.Tensor | None) -> "Strength":
+        """From a mask of any shape (..., height, width) on any device: with --gpu-only, and from some nodes, it comes on the GPU."""
+        return cls(value, curve, None if mask is None else mask.reshape(-1, *mask.shape[-2:]).to("cpu", torch.float32))
+
     def at(self, frames: Sequence[int], total: int) -> float | torch.Tensor:
         """For frames of a clip of total: one number, or (f or 1, 1, h, w). Raises ValueError when the mask is of another clip."""
         if self.mask is None and not self.curve:

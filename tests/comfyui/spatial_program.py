@@ -22,9 +22,17 @@ import torch
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock, Upsample
 from counters import Counters
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from animatediff_turbo.motion_modules.layers import TemporalTransformer
-from animatediff_turbo.nodes._host import operations, spatial
+from animatediff_turbo.nodes._host import operations, spatial, strength
+
+
+def mask_on_a_gpu():
+    """Where the strength of a mask that a node left on a GPU is, with a curve and without. The tensors are torch's fake ones: they have a device and no data."""
+    with FakeTensorMode():
+        mask = torch.empty(1, 1, 16, 16, device="cuda", dtype=torch.float16)
+        return [str(strength.Strength.of(0.5, curve, mask).at(range(8), 8).device) for curve in ({}, {0: 0.5, 7: 1.0})]
 
 
 def relative(found, right):
@@ -223,6 +231,7 @@ def main():
         up, picture = filled(upsampling()), torch.randn(24, 64, 8, 12)
         report["a product for each picture, by pixels"] = by_pixels()
         report["motion layers"] = motion_layers()
+        report["mask on a GPU"] = mask_on_a_gpu()
         report["folds"] = not torch.equal(spatial.upsample(up, picture, None), up(picture))
         report["attention that was chosen"] = spatial.OVERRIDE in spatial.with_fast_attention({}, torch.device("cpu"))
     sys.stdout.write(json.dumps(report))

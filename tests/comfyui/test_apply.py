@@ -214,3 +214,16 @@ def test_what_was_found_in_a_file_is_shown_and_logged(comfy, stack):
     assert not run.error
     sentence = "shown_v2.safetensors: AnimateDiff v2, by its mid block. 25 steps, guidance 7.5, up to 32 frames."
     assert run.texts["3"] == [sentence] and sentence in comfy.log
+
+
+def test_a_copy_for_another_gpu_runs_with_a_motion_module_of_its_own(comfy, stack):
+    if "MultiGPU_WorkUnits" not in comfy.get("/object_info"):
+        pytest.skip("this ComfyUI does not copy models to further GPUs")
+    graph = stack_graph(stack, FILE, FAMILY)
+    moving = saved(comfy, comfy.run(sampled(graph)))
+    copied = graph | {"7": node("Testing_Copy", model=["4", 0], path=stack.unet_file, still=False)}
+    assert torch.equal(saved(comfy, comfy.run(sampled(copied, model=("7", 0)))), moving)
+    copied["7"]["inputs"]["still"] = True
+    still = saved(comfy, comfy.run(sampled(stack_graph(stack, FILE, FAMILY, strength=0.0))))
+    assert stacks.relative(saved(comfy, comfy.run(sampled(copied, model=("7", 0)))), still) < 1e-5, "the copy's module runs, not the one it was copied from"
+    assert torch.equal(saved(comfy, comfy.run(sampled(graph))), moving)

@@ -2,7 +2,7 @@
 
 import pytest
 import stacks
-from graphs import sampled, saved, stack_graph, turbo
+from graphs import node, sampled, saved, stack_graph, turbo
 from safetensors.torch import save_file
 from test_numerics import LIGHTNING
 
@@ -57,6 +57,14 @@ def test_it_equals_the_merged_weights(comfy, stack, loras, file):
     found = saved(comfy, comfy.run(with_loras(stack, *loras)))
     expected, plain = merged(comfy, stack, file), merged(comfy, stack, FILE)
     assert stacks.relative(found, expected) <= 1e-6 and stacks.relative(found, plain) > 0.05
+
+
+def test_it_is_on_what_core_copies_to_another_gpu(comfy, stack):
+    if "MultiGPU_WorkUnits" not in comfy.get("/object_info"):
+        pytest.skip("this ComfyUI does not copy models to further GPUs")
+    graph = with_loras(stack, ("zoom.safetensors", 1.0)) | {"7": node("Testing_Copy", model=["4", 0], path=stack.unet_file, still=False)}
+    graph["10"]["inputs"]["model"] = ["7", 0]
+    assert stacks.relative(saved(comfy, comfy.run(graph)), merged(comfy, stack, "zoomed_v2.safetensors")) <= 1e-6
 
 
 def test_strength_zero_is_bit_equal_to_none(comfy, stack):

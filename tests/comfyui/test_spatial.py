@@ -47,6 +47,10 @@ def test_the_motion_modules_layers_cast_and_patch_as_comfyui_does_where_somethin
         assert len(checks) == 6 and all(checks.values()), (layer, checks)
 
 
+def test_a_mask_that_comes_on_a_gpu_meets_nothing_on_the_cpu(report):
+    assert report["mask on a GPU"] == ["cpu", "cpu"]
+
+
 def test_the_options_hold_what_comfyui_leaves_there(report):
     assert report["same traces in the options"]
 

@@ -74,6 +74,25 @@ class ApplyPooled:
         return (host.apply_motion(model, motion_adapter, host.Strength(), pooled_norm=True),)
 
 
+class Copy:
+    """What core's nodes for several GPUs make of a MODEL for another one, here for the same device; still: with a motion module that does nothing."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",), "path": ("STRING", {}), "still": ("BOOLEAN", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "copy", "testing"
+
+    def copy(self, model, path, still):
+        model = model.clone()
+        model.cached_patcher_init = (lambda: UNet().load(path)[0]), ()
+        copied = model.deepclone_multigpu(model.load_device)
+        (motion,), (copied_motion,) = (each.get_additional_models_with_key("animatediff_turbo") for each in (model, copied))
+        if copied.model is model.model or copied_motion.model is motion.model:
+            raise AssertionError("The copy shares its weights with what it was copied from.")
+        for transformer in copied_motion.model.transformers().values() if still else ():
+            for name, weight in list(transformer.proj_out.named_parameters()):  # new tensors: the file's are everybody's
+                setattr(transformer.proj_out, name, torch.nn.Parameter(torch.zeros_like(weight), requires_grad=False))
+        return (copied,)
+
+
 class Watch:
     """Writes one JSON line for each UNet call; from call `block_at` on it holds the call until the run is interrupted."""
 
@@ -246,5 +265,5 @@ class SaveFrames:
         return {"ui": {"shape": list(images.shape)}}
 
 
-NODES = (UNet, Conditioning, SaveFrames, ApplyPooled, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures, Compile, Fail, Numbers)
+NODES = (UNet, Conditioning, SaveFrames, ApplyPooled, Copy, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures, Compile, Fail, Numbers)
 NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in NODES}
