@@ -7,14 +7,17 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-_START = re.compile(r"(?:^|[|\n])\s*(\d+)\s*:")  # a | without a number behind it belongs to the text
+_START = re.compile(r"(?:^|[|\n])\s*(\d+)\s*:")
+_BRACKETS = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]|\([^()]*\)")  # in them a | belongs to the text
+_UNFINISHED = re.compile(r"\|.*|\n\s*\d+\s.*")
 
 
 def parse(text: str) -> dict[int, str]:
     """The texts by their frames, counted from 0, ascending.
 
-    Raises ValueError when text is not such a list or names a frame twice.
+    Raises ValueError when text is not such a list, names a frame twice, or has a part without a frame and a colon.
     """
+    text = text.rstrip("| \t\r\n")
     starts = list(_START.finditer(text))
     if not starts or text[: starts[0].start()].strip():
         raise ValueError(f"{_short(text)} is no list of keyframes; write the frame, a colon and the value, as in 0: first | 8: second.")
@@ -25,6 +28,9 @@ def parse(text: str) -> dict[int, str]:
         if frame in found:
             raise ValueError(f"{_short(text)} names frame {frame} twice; leave one out.")
         found[frame] = text[start.end() : end].strip()
+        if rest := _UNFINISHED.search(_BRACKETS.sub("", found[frame])):
+            part = rest[0].strip("|").strip()
+            raise ValueError(f"{_short(part)} has no frame and colon in front; write the frame, a colon and the value, as in 8: second.")
     return dict(sorted(found.items()))
 
 
