@@ -1,6 +1,8 @@
 """Load Video Frames and Combine Video."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -11,10 +13,11 @@ from ..video.decode import decode
 from ..video.encode import DEFAULT_QUALITY, FORMATS, encode
 from ..video.errors import explain_writing
 from ..video.pictures import play_order
-from . import _host
+from . import _host, names
 from .types import CATEGORY, MAX_FRAMES
 
 MAX_COPIES = 100
+DEFAULT_PREFIX = "AnimateDiffTurbo"
 
 
 class LoadVideoFrames(io.ComfyNode):
@@ -108,7 +111,7 @@ def file_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="mp4 and webm: further copies of the clip in the file. webp: how often it plays, 0 for endlessly.",
         ),
-        io.String.Input("filename_prefix", default="AnimateDiffTurbo", display_name="filename prefix", tooltip="Start of the file's name; a / makes a folder."),
+        io.String.Input("filename_prefix", default=DEFAULT_PREFIX, display_name="filename prefix", tooltip="Start of the file's name; a / makes a folder."),
         io.Boolean.Input(
             "save",
             default=True,
@@ -142,8 +145,14 @@ class Target:
         return ui.PreviewVideo([ui.SavedResult(self.path.name, self.subfolder, io.FolderType.output if self.save else io.FolderType.temp)])
 
 
-def target(filename_prefix: str, format: str, save: bool, width: int, height: int) -> Target:
-    """A new file's place; raises ValueError for a prefix that leads out of ComfyUI's folders, VideoError when there is no folder to write to."""
+def target(filename_prefix: str, format: str, save: bool, width: int, height: int, prompt: Mapping | None) -> Target:
+    """A new file's place; raises ValueError for a prefix that leads out of ComfyUI's folders, VideoError when there is no folder to write to.
+
+    prompt: see `names.filled`.
+    """
+    filename_prefix = names.filled(filename_prefix, prompt, datetime.now())
+    if not filename_prefix.strip() or filename_prefix.endswith("/"):
+        filename_prefix += DEFAULT_PREFIX
     prefix = Path(filename_prefix)
     if prefix.is_absolute() or ".." in prefix.parts:
         raise ValueError(f"filename_prefix {filename_prefix} leads out of the output folder; use a name, or a folder in it and a name.")
@@ -169,7 +178,7 @@ class CombineVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, fps, format, quality, pingpong, loop_count, filename_prefix, save, audio=None) -> io.NodeOutput:
-        place = target(filename_prefix, format, save, width=images.shape[2], height=images.shape[1])
+        place = target(filename_prefix, format, save, width=images.shape[2], height=images.shape[1], prompt=cls.hidden.prompt)
         written = encode(images, place.path, fps, format, quality, pingpong, loop_count, audio, _host.metadata(cls.hidden))
         if format == "webp":  # PyAV can't read it back
             frames = torch.stack(list(play_order(images, True, 0))) if pingpong else images

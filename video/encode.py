@@ -58,7 +58,7 @@ def check(
     if not 0 <= loop_count <= MAX_LOOPS:
         raise ValueError(f"loop_count is {loop_count}; choose 0 to {MAX_LOOPS}.")
     if audio is not None and not row.audio_codec:
-        raise ValueError(f"{row.suffix[1:]} has no sound; choose mp4 or webm.")
+        raise ValueError(f"{row.suffix[1:]} has no sound; choose mp4 or webm, or disconnect audio.")
     sound = check_audio(audio) if audio is not None else None
     job = Job(path, row, rate, quality, loop_count, sound, _check_tags(metadata or {}, path, row))
     _require_codecs(job)

@@ -11,6 +11,7 @@ _FULL = "free some disk space, or choose another disk"
 _FIXES = {
     errno.ENOENT: "create the folder first", errno.ENOTDIR: "choose a folder, not a file", errno.EISDIR: "choose another file name",
     errno.EACCES: _NOT_YOURS, errno.EPERM: _NOT_YOURS, errno.EROFS: _NOT_YOURS,
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.ENOSPC: _FULL, errno.EFBIG: _FULL, getattr(errno, "EDQUOT", errno.ENOSPC): _FULL,
 }
 

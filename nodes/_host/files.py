@@ -95,7 +95,7 @@ def tell(text: str) -> None:
 
 
 def new_file(prefix: str, suffix: str, save: bool, width: int, height: int) -> tuple[Path, str]:
-    """The next free name in the output folder, or in temp when not saving, and its subfolder; %width% and %date...% work in prefix."""
+    """The next free name in the output folder, or in temp when not saving, and its subfolder; %width%, %height% and %year% to %second% work in prefix."""
     folder = folder_paths.get_output_directory() if save else folder_paths.get_temp_directory()
     folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(prefix, folder, width, height)
     return Path(folder) / f"{name}_{counter:05}_{suffix}", subfolder

@@ -69,7 +69,8 @@ class Call:
         # from the tensor: context windows hand over other lengths than the clip's
         frames = len(x) // len(transformer_options.get("cond_or_uncond", (0,)))
         check_frames(self.recipe.file, self.recipe.max_frames, frames)
-        strength = self.strength.at(*frames_in_call(transformer_options, frames))
+        shown, total = frames_in_call(transformer_options, frames)
+        strength = self.strength.at(shown, total)
         if isinstance(strength, torch.Tensor):
             strength = strength.to(x) if strength.any() else 0.0  # it comes on the CPU, and nobody waits for this
         # from the model at hand: ComfyUI may load a MODEL's clone anew, with other layers
@@ -79,6 +80,8 @@ class Call:
         like = torch.empty(0, dtype=executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype(), device=x.device)
         motion = Motion(frames, strength, self.pooled_norm, transformers, self._positions(frames, {width for _, width in places}, like))
         options = spatial.with_fast_attention(transformer_options, x.device) if motion.acts else transformer_options
+        if frames < total:  # what IPAdapter and others look for, to take their own pictures of these frames; the name is AnimateDiff-Evolved's
+            options = options | {"ad_params": {"sub_idxs": list(shown), "full_length": total, "context_length": frames}}
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs | {"time_context": motion})
 
     @functools.cached_property

@@ -1,5 +1,7 @@
 """Core's Context Windows with our motion module: the same windows computed by themselves give the same clip, and loops close."""
 
+import json
+
 import pytest
 import stacks
 import torch
@@ -22,7 +24,7 @@ def tiny():
     return load(Models(device="cpu"))
 
 
-def sampled(comfy, path, windows, frames, side=64, prompt=PROMPT, seed=SEED, steps=STEPS, guidance=1.0, decode=False):
+def sampled(comfy, path, windows, frames, side=64, prompt=PROMPT, seed=SEED, steps=STEPS, guidance=1.0, decode=False, more=None):
     """The latents on the UNet's scale, or the frames."""
     graph = {
         "1": turbo("LoadTinyTurbo"),
@@ -40,7 +42,7 @@ def sampled(comfy, path, windows, frames, side=64, prompt=PROMPT, seed=SEED, ste
         graph |= {"8": node("VAEDecode", samples=["7", 0], vae=["1", 2]), "9": node("Testing_SaveFrames", images=["8", 0], path=str(path))}
     else:
         graph |= {"9": node("SaveLatent", samples=["7", 0], filename_prefix="latents/windows")}
-    run = comfy.run(graph)
+    run = comfy.run(graph | (more or {}))
     assert not run.error, run.error
     if decode:
         return load_file(path)["frames"]
@@ -148,3 +150,20 @@ def test_64_frames_keep_colour_and_direction_in_every_quarter(comfy, tmp_path, s
 def test_a_clip_of_128_frames_has_no_end_of_its_table(comfy, tmp_path):
     clip = sampled(comfy, tmp_path, context_windows(comfy, freenoise=True, causal_window_fix=False), 128)
     assert clip.shape == (128, 4, 8, 8) and clip.isfinite().all() and float(clip.std()) > 0.1
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_whoever_has_a_picture_for_each_frame_is_told_which_frames_a_window_shows(comfy, tmp_path, causal):
+    log = tmp_path / "told.jsonl"
+    windows = context_windows(comfy, model=("20", 0), context_schedule="standard_static", causal_window_fix=causal)
+    sampled(comfy, None, windows, 28, guidance=2.0, steps=1, more={"20": node("Testing_Listen", model=["4", 0], log=str(log))})
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert {told["full_length"] for told, _ in told} == {28} and all(told["context_length"] == len(told["sub_idxs"]) == rows for told, rows in told)
+    shown = {tuple(told["sub_idxs"]) for told, _ in told}
+    assert shown == {tuple(range(16)), tuple(range(11 if causal else 12, 28))}
+
+
+def test_without_windows_nobody_is_told_of_any(comfy, tmp_path):
+    log = tmp_path / "told.jsonl"
+    sampled(comfy, None, node("Testing_Listen", model=["4", 0], log=str(log)), 16, steps=1)
+    assert {tuple(json.loads(line)) for line in log.read_text().splitlines()} == {(None, 16)}

@@ -93,6 +93,23 @@ class Copy:
         return (copied,)
 
 
+class Listen:
+    """Writes one JSON line for each cross-attention: what its patches are told of the frames, as IPAdapter's are."""
+
+    INPUT_TYPES = classmethod(lambda cls: {"required": {"model": ("MODEL",), "log": ("STRING", {})}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "listen", "testing"
+
+    def listen(self, model, log):
+        def patch(n, context, value, extra_options):
+            with open(log, "a") as file:
+                file.write(json.dumps([extra_options.get("ad_params"), len(n) // len(extra_options["cond_or_uncond"])]) + "\n")
+            return n, context, value
+
+        clone = model.clone()
+        clone.set_model_attn2_patch(patch)
+        return (clone,)
+
+
 class Watch:
     """Writes one JSON line for each UNet call; from call `block_at` on it holds the call until the run is interrupted."""
 
@@ -265,5 +282,5 @@ class SaveFrames:
         return {"ui": {"shape": list(images.shape)}}
 
 
-NODES = (UNet, Conditioning, SaveFrames, ApplyPooled, Copy, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures, Compile, Fail, Numbers)
+NODES = (UNet, Conditioning, SaveFrames, ApplyPooled, Copy, Listen, Watch, Look, Schedule, Table, Foreign, Inject, ControlNet, Pictures, Compile, Fail, Numbers)
 NODE_CLASS_MAPPINGS = {f"Testing_{node.__name__}": node for node in NODES}
