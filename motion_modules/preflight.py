@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from . import schedule
-from .config import Adapter
+from .config import LCM_LORA, Adapter
 
 FEWEST_FRAMES = 12
 """Motion modules are trained on 16 frames; with fewer than this they show noise or no motion."""
+FEWEST_STEPS = 10
+"""Adapters that are not distilled show shreds with fewer over the whole schedule."""
+FULL_NOISE = 850
+"""A timestep from which on an empty latent becomes a picture; every schedule of FEWEST_STEPS begins above it."""
 NEAR = 1e-3
 """Relative difference up to which a sigma is a trained timestep's; the nearest two differ by more."""
 
@@ -32,6 +36,7 @@ class Run:
     foreign: names of others that change the same layers.
     prompt_frames: of the prompts that have a row for each frame, 1 when none has.
     hint_frames: how many pictures each ControlNet has.
+    empty: whether the latent has nothing in it but the noise.
     """
 
     frames: int
@@ -44,6 +49,7 @@ class Run:
     foreign: tuple[str, ...] = ()
     prompt_frames: int = 1
     hint_frames: frozenset[int] = frozenset()
+    empty: bool = True
 
 
 def check_frames(file: str, max_frames: int, frames: int) -> None:
@@ -52,6 +58,28 @@ def check_frames(file: str, max_frames: int, frames: int) -> None:
         raise ValueError(
             f"{frames} frames at once, but {file} knows {max_frames}; use fewer, or add Context Windows (Manual) with "
             f"a context_length up to {max_frames - 1}, or {max_frames} with causal_window_fix off."
+        )
+
+
+def check_windows(length: int, overlap: int, dim: int, frames: int) -> None:
+    """Raises ValueError for windows of a clip's frames that do not cover them."""
+    if dim != 0:
+        raise ValueError(f"Context Windows (Manual) cuts dimension {dim} of the latent, and frames are dimension 0; set dim to 0.")
+    if length < frames and overlap >= length:
+        raise ValueError(f"Context Windows (Manual) has context_overlap {overlap} and context_length {length}; set an overlap below the length, such as {length // 4}.")
+
+
+def check_latent(shape: tuple[int, ...], channels: int) -> None:
+    """Raises ValueError for latents of another kind of model."""
+    if len(shape) != 4 or shape[1] != channels:
+        raise ValueError(f"The latent has the shape {tuple(shape)}, and a clip's is (frames, {channels}, height / 8, width / 8); use Empty Video Latent.")
+
+
+def check_width(found: int, wanted: int) -> None:
+    """Raises ValueError for prompts of another model's text encoder."""
+    if found != wanted:
+        raise ValueError(
+            f"A prompt comes from a text encoder {found} numbers wide and this model's is {wanted}; connect CLIP of the checkpoint that the model is from."
         )
 
 
@@ -90,8 +118,9 @@ def _frames(run: Run) -> Iterator[str]:
 
 def _schedule(adapter: Adapter, file: str, run: Run) -> Iterator[str]:
     if run.foreign_schedule:
-        yield f"{run.foreign_schedule} has replaced the noise schedule that {file} was trained on; remove the node that sets it."
+        yield f"{run.foreign_schedule} has replaced the noise schedule that {file} was trained on; remove the node that sets it, such as ModelSamplingDiscrete."
         return
+    yield from _noise(adapter, file, run)
     if adapter.step_counts and not _known_steps(adapter, run):
         counts = " or ".join(map(str, adapter.step_counts))
         yield (
@@ -102,6 +131,18 @@ def _schedule(adapter: Adapter, file: str, run: Run) -> Iterator[str]:
         yield f"This run's noise levels lie between those that {file} was distilled on; use Turbo Sampler, or the scheduler simple."
     if run.sampler != adapter.sampler and adapter.highest_guidance < float("inf"):
         yield f"{file} was distilled for the sampler {adapter.sampler}, not for {run.sampler or 'this one'}; choose {adapter.sampler}."
+
+
+def _noise(adapter: Adapter, file: str, run: Run) -> Iterator[str]:
+    steps = len(run.sigmas) - 1
+    ran = timesteps(adapter, run.sigmas)
+    low = bool(ran) and run.empty and ran[0] < FULL_NOISE
+    coarse = len(ran) > 1 and (ran[0] - ran[-1]) / (len(ran) - 1) > schedule.TRAIN_TIMESTEPS / FEWEST_STEPS
+    if adapter.highest_guidance == float("inf") and (coarse or (low and steps < FEWEST_STEPS)):
+        few = f"{steps} step{'s are' if steps != 1 else ' is'} too few for {file}, which is not distilled"
+        yield f"{few}; use {adapter.steps}, or a turbo adapter, or an LCM-LoRA and the family {LCM_LORA.name}."
+    elif low:
+        yield f"The latent is empty and this run begins with a part of the noise, at timestep {ran[0]:g}; set denoise to 1, or encode a video for the latent."
 
 
 def _known_steps(adapter: Adapter, run: Run) -> bool:

@@ -15,7 +15,7 @@ LIGHTNING, LCM, V3 = (ADAPTERS[name] for name in ("AnimateDiff-Lightning 4 step"
 
 def own(row, steps=0, denoise=1.0):
     """A run as the row's authors recommend it."""
-    return preflight.Run(16, 16, schedule.sigmas(row, steps, denoise), row.guidance, row.sampler, lora=True)
+    return preflight.Run(16, 16, schedule.sigmas(row, steps, denoise), row.guidance, row.sampler, lora=True, empty=False)
 
 
 @pytest.mark.parametrize("row", ROWS)
@@ -51,6 +51,39 @@ def test_a_step_that_is_off_by_one_timestep_is_not_worth_a_word():
     table = schedule.sigma_table("linear")
     near = [t + 1 if t < 999 else t for t in schedule.timesteps(row, 3)]
     assert preflight.warnings(row, FILE, replace(own(row), sigmas=torch.cat([table[near], torch.zeros(1)]))) == []
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("denoise", [1.0, 0.3])
+def test_an_empty_latent_needs_all_of_the_noise(row, denoise):
+    said = preflight.warnings(row, FILE, replace(own(row, denoise=denoise), empty=True))
+    part = denoise < 1 and row.steps > 1  # a single step is of the whole noise
+    assert [sentence.split("; ")[1] for sentence in said] == (["set denoise to 1, or encode a video for the latent."] if part else [])
+
+
+@pytest.mark.parametrize(("steps", "empty", "few"), [(1, True, True), (2, True, True), (8, False, True), (9, True, True), (10, True, False), (12, True, False)])
+def test_an_adapter_that_is_not_distilled_needs_steps(steps, empty, few):
+    said = preflight.warnings(V3, FILE, replace(own(V3, steps), empty=empty))
+    start = f"{steps} step{'s are' if steps > 1 else ' is'} too few for {FILE}, which is not distilled; use 25, or a turbo adapter, or an LCM-LoRA and the family"
+    assert len(said) == few and all(sentence == f"{start} AnimateDiff v2/v3 with LCM-LoRA." for sentence in said)
+
+
+def test_windows_that_do_not_cover_the_clip_are_refused():
+    preflight.check_windows(16, 4, 0, 40)
+    preflight.check_windows(16, 16, 0, 16)
+    for given, words in {(8, 12, 0, 20): "overlap below the length, such as 2", (16, 16, 0, 33): "overlap 16 and context_length 16", (16, 4, 2, 33): "set dim to 0"}.items():
+        with pytest.raises(ValueError, match=words):
+            preflight.check_windows(*given)
+
+
+def test_latents_and_prompts_of_other_models_are_refused():
+    preflight.check_latent((16, 4, 64, 64), 4)
+    preflight.check_width(768, 768)
+    for shape in ((1, 4, 5, 16, 16), (1, 64, 43), (1, 16, 64, 64)):
+        with pytest.raises(ValueError, match=r"is \(frames, 4, height / 8, width / 8\); use Empty Video Latent"):
+            preflight.check_latent(shape, 4)
+    with pytest.raises(ValueError, match="64 numbers wide and this model's is 768; connect CLIP"):
+        preflight.check_width(64, 768)
 
 
 def test_plain_adapters_take_any_sampler_steps_and_guidance():

@@ -33,7 +33,8 @@ class _Preflight:
 
     def __call__(self, executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         guider = executor.class_obj
-        run, at_once = _run(guider, noise, sampler, sigmas)
+        _check(guider, noise)
+        run, at_once = _run(guider, noise, latent_image, sampler, sigmas)
         preflight.check_frames(self.recipe.file, self.recipe.max_frames, at_once)
         sentences = preflight.warnings(self.recipe.adapter, self.recipe.file, run)
         for sentence in sentences:
@@ -44,12 +45,26 @@ class _Preflight:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
 
 
-def _run(guider: comfy.samplers.CFGGuider, noise: torch.Tensor, sampler, sigmas: torch.Tensor) -> tuple[Run, int]:
+def _check(guider: comfy.samplers.CFGGuider, noise: torch.Tensor) -> None:
+    """Raises ValueError for what the UNet would fail on, or windows that leave frames out."""
+    model, handler = guider.model_patcher, guider.model_options.get("context_handler")
+    preflight.check_latent(tuple(noise.shape), model.get_model_object("latent_format").latent_channels)
+    for text in _texts(guider):
+        preflight.check_width(text.shape[-1], model.model.model_config.unet_config["context_dim"])
+    if handler is not None:
+        preflight.check_windows(handler.context_length, handler.context_overlap, handler.dim, len(noise))
+
+
+def _texts(guider: comfy.samplers.CFGGuider) -> list[torch.Tensor]:
+    return [cond["cross_attn"] for conds in guider.conds.values() for cond in conds if cond.get("cross_attn") is not None]
+
+
+def _run(guider: comfy.samplers.CFGGuider, noise: torch.Tensor, latent: torch.Tensor, sampler, sigmas: torch.Tensor) -> tuple[Run, int]:
     """The run, and the most frames that the UNet will be given at once."""
     model, options = guider.model_patcher, guider.model_options
     frames = window = at_once = len(noise)
     handler = options.get("context_handler")
-    if handler is not None and handler.dim == 0 and handler.context_length < frames:
+    if handler is not None and handler.context_length < frames:
         window = handler.context_length
         at_once = window + getattr(handler, "causal_window_fix", False)
     schedule = model.get_model_object("model_sampling")
@@ -62,8 +77,9 @@ def _run(guider: comfy.samplers.CFGGuider, noise: torch.Tensor, sampler, sigmas:
         lora=bool(model.hook_patches) or any(str(key).startswith("diffusion_model.") for key in model.patches),
         foreign_schedule="" if isinstance(schedule, TurboModelSampling) else type(schedule).__name__,
         foreign=(*foreign_handlers(options), *foreign_injections(model)),
-        prompt_frames=max((len(cond["cross_attn"]) for conds in guider.conds.values() for cond in conds if "cross_attn" in cond), default=1),
+        prompt_frames=max(map(len, _texts(guider)), default=1),
         hint_frames=frozenset(hint_frames(guider)),
+        empty=not latent.any(),
     )
     return run, at_once
 

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
-from graphs import node, stack_graph, turbo
+from graphs import context_windows, node, sampled, stack_graph, turbo
 from safetensors.torch import save_file
 from test_numerics import LCM_50, LIGHTNING
 
-FILE = "narrow_v2.safetensors"
+from animatediff_turbo.motion_modules.config import ADAPTERS
+
+FILE, V2 = "narrow_v2.safetensors", ADAPTERS["AnimateDiff v2"]
 SAMPLERS = ("KSampler", "SamplerCustomAdvanced", "TurboSampler")
 CORE = SAMPLERS[:2]
 LORA = {"60": node("LoraLoaderModelOnly", model=["4", 0], lora_name="preflight.safetensors", strength_model=0.8)}
@@ -64,11 +66,12 @@ CASES = {
         {"steps": 3},
         f"{FILE} was distilled for 4 steps and this run's 3 are others; use Turbo Sampler with steps 4, or 4 steps and the scheduler simple.",
     ),
+    "few steps": ({"row": V2, "frames": 16, "steps": 8}, f"8 steps are too few for {FILE}, which is not distilled; use 25, or a turbo adapter"),
     "high guidance": ({"guidance": 3.0}, f"Guidance 3 burns out {FILE}, which has it distilled in; use 1, at most 2."),
     "no LoRA": ({"row": LCM_50, "steps": 2, "frames": 16}, "AnimateLCM needs its LoRA and this model has none; add AnimateLCM_sd15_t2v_lora.safetensors at strength 0.8"),
     "schedule overwritten": (
         {"model": ("61", 0), "extra": {"61": node("ModelSamplingDiscrete", model=["4", 0], sampling="lcm", zsnr=False)}},
-        f"ModelSamplingAdvanced has replaced the noise schedule that {FILE} was trained on; remove the node that sets it.",
+        f"ModelSamplingAdvanced has replaced the noise schedule that {FILE} was trained on; remove the node that sets it, such as ModelSamplingDiscrete.",
     ),
     "another pack's handler": (
         {"model": ("61", 0), "extra": {"61": node("Testing_Foreign", model=["4", 0])}},
@@ -105,6 +108,36 @@ def test_what_looks_worse_than_it_could_is_said_and_runs(comfy, stack, kind, opt
 def test_core_samplers_are_told_what_turbo_sampler_does_by_itself(comfy, stack, kind, options, sentence):
     found, lines, log = run(comfy, stack, kind, **options)
     assert not found.error and len(lines) == 2 and sentence in lines[1] and lines[1] in log
+
+
+def test_a_part_of_the_noise_on_an_empty_latent_is_said(comfy, stack):
+    graph = sampled(stack_graph(stack, FILE, LIGHTNING.name, frames=12), denoise=0.5)
+    found = comfy.run(graph)
+    assert "The latent is empty and this run begins with a part of the noise, at timestep 499; set denoise to 1" in found.texts["10"][-1]
+    again = comfy.run(graph | {"12": turbo("TurboSampler", **graph["10"]["inputs"] | {"latent": ["10", 0]}), "11": node("SaveLatent", samples=["12", 0], filename_prefix="x")})
+    assert not again.error and "empty" not in again.texts["12"][-1]
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize(
+    ("extra", "frames", "sentence"),
+    [
+        ({"5": node("EmptyHunyuanLatentVideo", width=64, height=64, length=17, batch_size=1)}, 12, "a clip's is (frames, 4, height / 8, width / 8); use Empty Video Latent."),
+        ({"2": node("Testing_Conditioning", path="wide")}, 12, "A prompt comes from a text encoder 768 numbers wide and this model's is 64; connect CLIP"),
+        ({"61": {"context_length": 8, "context_overlap": 12}}, 20, "context_overlap 12 and context_length 8; set an overlap below the length"),
+        ({"61": {"dim": 2}}, 33, "Context Windows (Manual) cuts dimension 2 of the latent, and frames are dimension 0; set dim to 0."),
+    ],
+    ids=["a video model's latent", "another text encoder", "overlap", "dim"],
+)
+def test_what_the_unet_would_fail_on_is_one_sentence_with_the_fix(comfy, stack, tmp_path, kind, extra, frames, sentence):
+    model = ("4", 0)
+    if "61" in extra:
+        extra, model = {"61": context_windows(comfy, **extra["61"])}, ("61", 0)
+    if "2" in extra:
+        save_file({name: torch.randn(1, 8, 768) for name in ("positive", "negative")}, tmp_path / "wide.safetensors")
+        extra = {"2": node("Testing_Conditioning", path=str(tmp_path / "wide.safetensors"))}
+    found, _, _ = run(comfy, stack, kind, frames=frames, model=model, extra=extra)
+    assert sentence in found.error, found.error
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
