@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     frames = int(schema.NUM_FRAMES.default)
     clip.add_argument("--num-frames", type=int, help=f"length in frames (default {frames}, what adapters are trained on); of a --video no more than this")
     clip.add_argument("--num-inference-steps", type=int, default=0, metavar="STEPS", help="UNet evaluations; 0, the default, is the adapter's own number")
-    clip.add_argument("--guidance-scale", type=float, metavar="SCALE", help="how strongly the prompts pull; 1 costs half; the adapter's own without")
+    clip.add_argument("--guidance-scale", type=float, metavar="SCALE", help="how strongly the prompts pull; 1 costs about half; the adapter's own without")
     clip.add_argument("--seed", type=int, help="the same seed gives the same clip; a random one without (with --prompts: 0, plus the number of the line)")
     clip.add_argument("--fps", type=float, default=schema.FPS.default, help="frames per second (default %(default)g)")
     clip.add_argument("--quality", type=int, default=80, help="of the file, 0 (small) to 100 (default %(default)s)")

@@ -96,7 +96,7 @@ def _from_file(path: Path, config: Path | None, download: bool) -> DiffusionPipe
 
 def _merge(pipeline: StableDiffusionPipeline, lora: Lora) -> None:
     if not lora.path.is_file():
-        raise ValueError(f"There is no LoRA at {lora.path}.")
+        raise ValueError(f"There is no LoRA at {lora.path}; give a file, and a number behind a colon for its strength, as in lora.safetensors:0.8.")
     if not math.isfinite(lora.strength):
         raise ValueError(f"{lora.path} has strength {lora.strength}; use a number such as 0.8.")
     try:

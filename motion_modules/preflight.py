@@ -96,7 +96,7 @@ def timesteps(adapter: Adapter, sigmas: Tensor) -> list[float]:
 def summary(adapter: Adapter, run: Run) -> str:
     """One line about a run: frames, timesteps, sampler and guidance."""
     steps = len(run.sigmas) - 1
-    noise = f"{steps} steps" if run.foreign_schedule else f"timesteps {', '.join(str(int(t)) for t in timesteps(adapter, run.sigmas))}"
+    noise = f"{steps} step{'s' * (steps != 1)}" if run.foreign_schedule else f"timesteps {', '.join(str(int(t)) for t in timesteps(adapter, run.sigmas))}"
     return f"{adapter.name}: {run.frames} frame{'s' * (run.frames != 1)}, {noise}, {run.sampler or 'own sampler'}, guidance {run.guidance:g}."
 
 

@@ -76,7 +76,7 @@ class TurboSampler(io.ComfyNode):
                     min=-1.0,
                     max=schema.GUIDANCE_SCALE.maximum,
                     step=0.1,
-                    tooltip="How strongly the prompts pull, 1 to 20. -1 takes the adapter's own. 1 ignores the negative prompt and costs half; above 2 turbo "
+                    tooltip="How strongly the prompts pull, 1 to 20. -1 takes the adapter's own. 1, or anything below, ignores the negative prompt and costs about half; above 2 turbo "
                     "adapters burn out.",
                 ),
                 io.Int.Input(
@@ -86,7 +86,7 @@ class TurboSampler(io.ComfyNode):
                     max=100,
                     display_name="guidance steps",
                     advanced=True,
-                    tooltip="Apply guidance in this many first steps only; each later step costs half. 0 applies it in all.",
+                    tooltip="Apply guidance in this many first steps only; each later step costs about half. 0 applies it in all.",
                 ),
                 io.Float.Input("denoise", default=1.0, min=0.01, max=1.0, step=0.01, tooltip=DENOISE),
             ],

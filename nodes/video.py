@@ -73,7 +73,7 @@ class LoadVideoFrames(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, file: str):
         """The list of files is as old as the page; a new upload is no error."""
-        return _host.is_input(file) or f"{file} is not in the input folder any more; upload it again."
+        return _host.is_input(file) or f"{file} is not in the input folder; upload a video, or choose another one."
 
     @classmethod
     def fingerprint_inputs(cls, file: str, **rest):
@@ -84,7 +84,7 @@ class LoadVideoFrames(io.ComfyNode):
     def execute(cls, file, fps, first_n_seconds, skip_seconds, max_frames) -> io.NodeOutput:
         clip = decode(_host.input_path(file), fps, skip_seconds, first_n_seconds, max_frames)
         count, height, width = clip.frames.shape[:3]
-        _host.show(f"{file}: {count} frames of {width}x{height} at {float(clip.fps):g} fps, {'with' if clip.audio else 'no'} sound.")
+        _host.show(f"{file}: {count} frame{'s' * (count != 1)} of {width}x{height} at {float(clip.fps):g} fps, {'with' if clip.audio else 'no'} sound.")
         return io.NodeOutput(clip.frames, clip.audio, float(clip.fps))
 
 
@@ -178,7 +178,7 @@ class CombineVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, fps, format, quality, pingpong, loop_count, filename_prefix, save, audio=None) -> io.NodeOutput:
-        place = target(filename_prefix, format, save, width=images.shape[2], height=images.shape[1], prompt=cls.hidden.prompt)
+        place = target(filename_prefix, format, save, width=images.shape[2], height=images.shape[1], prompt=cls.hidden and cls.hidden.prompt)
         written = encode(images, place.path, fps, format, quality, pingpong, loop_count, audio, _host.metadata(cls.hidden))
         if format == "webp":  # PyAV can't read it back
             frames = torch.stack(list(play_order(images, True, 0))) if pingpong else images

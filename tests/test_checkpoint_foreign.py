@@ -53,13 +53,13 @@ FOREIGN = {
     "UNet of diffusers": (tensors("conv_in.weight", f"{SPATIAL}.to_q.weight"), "not a motion adapter", "choose"),
     "VAE": (tensors("encoder.conv_in.weight", "decoder.conv_out.weight"), "not a motion adapter", "choose"),
     "nothing": ({}, "not a motion adapter", "choose"),
-    "5 levels": (ORIGINAL | {f"down_blocks.4{key[13:]}": v.clone() for key, v in ORIGINAL.items() if key.startswith("down_blocks.3")}, "5 down blocks"),
+    "5 levels": (ORIGINAL | {f"down_blocks.4{key[13:]}": v.clone() for key, v in ORIGINAL.items() if key.startswith("down_blocks.3")}, "down blocks 0, 1, 2, 3, 4, where"),
     "encoding of its own": (DIFFUSERS | {ENCODING: torch.ones(1, 32, 32)}, "positional encoding of its own", "choose another"),
     "all but one of the encodings": (without(DIFFUSERS, ENCODING), "lacks it in others"),
     "one encoding of a pair": (without(ORIGINAL, f"{ATTENTION}.pos_encoder.pe"), "lacks it in others"),
     "encodings of two lengths": (DIFFUSERS | {ENCODING: torch.ones(1, 16, 32)}, "differing or no length"),
     "both layouts at once": (ORIGINAL | DIFFUSERS, "ambiguous", MODULE),
-    "one level only": ({k: v for k, v in ORIGINAL.items() if k.startswith("down_blocks.0")}, "1 down blocks", "has 4"),
+    "one level only": ({k: v for k, v in ORIGINAL.items() if k.startswith("down_blocks.0")}, "down blocks 0, where", "has 0 to 3"),
     "8 bit": ({key: tensor.to(torch.int8) for key, tensor in ORIGINAL.items()}, "torch.int8", "float16"),
 }
 

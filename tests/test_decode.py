@@ -29,6 +29,12 @@ def file(tmp_path_factory):
     return encode(levels(16), tmp_path_factory.mktemp("video") / "16 frames.mp4", 8, "mp4", 100).path
 
 
+def test_an_animated_webp_is_said_to_be_one(tmp_path):
+    path = encode(levels(3), tmp_path / "x.webp", 8, "webp", 80).path
+    with pytest.raises(VideoError, match=r"x\.webp could not be read: FFmpeg does not know animated WebP; write the clip as mp4"):
+        decode(path)
+
+
 @pytest.mark.parametrize("format", ["mp4", "webm"])
 def test_what_was_written_is_read(tmp_path, format):
     generator = torch.Generator().manual_seed(0)

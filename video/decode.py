@@ -141,6 +141,8 @@ def explain_reading(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, av.error.FFmpegError) as error:
+        if path.suffix.lower() == ".webp" and isinstance(error, av.error.InvalidDataError):
+            raise VideoError(f"{path} could not be read: FFmpeg does not know animated WebP; write the clip as mp4, or choose another file.") from error
         reason = (error.strerror or str(error)).lower()
         raise VideoError(f"{path} could not be read ({reason}); it is broken or no video, choose another file.") from error
 

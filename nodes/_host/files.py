@@ -48,10 +48,10 @@ def file_state(folder: str, file: str) -> tuple[str, int, int]:
 
 
 def input_videos() -> list[str]:
-    """The videos in ComfyUI's input folder."""
+    """The videos in ComfyUI's input folder; animated GIFs, which core takes for pictures, with them."""
     folder = folder_paths.get_input_directory()
     found = [name for name in os.listdir(folder) if os.path.isfile(os.path.join(folder, name))]
-    return sorted(folder_paths.filter_files_content_types(found, ["video"]))
+    return sorted({*folder_paths.filter_files_content_types(found, ["video"]), *(name for name in found if name.lower().endswith(".gif"))})
 
 
 def is_input(file: str) -> bool:

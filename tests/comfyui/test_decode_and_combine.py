@@ -138,3 +138,19 @@ def test_the_file_is_the_one_of_vae_decode_and_combine_video(comfy, tmp_path):
     again = load_file(tmp_path / "again.safetensors")["frames"]
     frames = load_file(tmp_path / "frames.safetensors")["frames"]
     assert torch.equal(again[:9].mul(255).round(), frames.mul(255).round()) and len(again) == 16
+
+
+def test_names_take_dates_and_inputs_of_other_nodes_as_cores_do(comfy):
+    options = {"fps": 8.0, "format": "mp4", "quality": 80, "pingpong": False, "loop_count": 0, "save": True}
+    graph = {
+        "1": node("EmptyImage", width=64, height=32, batch_size=2, color=0) | {"_meta": {"title": "my pictures"}},
+        "2": turbo("CombineVideo", images=["1", 0], filename_prefix="%date:yyyy%/%my pictures.batch_size%_%EmptyImage.color%_%width%x%height%_%no.such%", **options),
+        "3": turbo("CombineVideo", images=["1", 0], filename_prefix="", **options),
+        "4": turbo("CombineVideo", images=["1", 0], filename_prefix="x" * 300, **options),
+    }
+    assert "(file name too long); choose a shorter name." in comfy.run({name: graph[name] for name in ("1", "4")}).error
+    run = comfy.run({name: graph[name] for name in ("1", "2", "3")})
+    assert not run.error
+    (named,), (unnamed,) = (run.output(name)["images"] for name in ("2", "3"))
+    assert named["subfolder"].isdecimal() and named["filename"] == "2_0_64x32_%no.such%_00001_.mp4"
+    assert unnamed["filename"].startswith("AnimateDiffTurbo_")

@@ -92,3 +92,17 @@ def test_what_is_no_video_is_one_sentence(comfy, tmp_path):
     (comfy.base / "input" / "red circle.webm").write_bytes(b"no video")
     error = comfy.run(graph(tmp_path / "x", "a", 0.5)).error
     assert "red circle.webm could not be read" in error and "choose another file" in error
+
+
+def test_animated_gifs_are_offered_and_read(comfy, file, tmp_path):
+    with av.open(str(file.with_name("red circle.gif")), "w") as container:
+        stream = container.add_stream("gif", rate=8, width=64, height=64, pix_fmt="rgb8")
+        for frame in world.render(SCENE)[:5]:
+            picture = torch.nn.functional.interpolate(frame.permute(2, 0, 1)[None], 64)[0].permute(1, 2, 0)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray((picture * 255).byte().numpy(), format="rgb24").reformat(format="rgb8")))
+        container.mux(stream.encode(None))
+    offered = comfy.get("/object_info/AnimateDiffTurbo_LoadVideoFrames")["AnimateDiffTurbo_LoadVideoFrames"]["input"]["required"]["file"]
+    assert {"red circle.webm", "red circle.gif"} <= set(offered[1]["options"] if isinstance(offered[0], str) else offered[0])
+    load = turbo("LoadVideoFrames", file="red circle.gif", fps=0.0, first_n_seconds=3.0, skip_seconds=0.0, max_frames=0)
+    run = comfy.run({"5": load, "9": node("Testing_SaveFrames", images=["5", 0], path=str(tmp_path / "gif.safetensors"))})
+    assert not run.error and load_file(tmp_path / "gif.safetensors")["frames"].shape == (5, 64, 64, 3)
