@@ -103,6 +103,6 @@ def test_animated_gifs_are_offered_and_read(comfy, file, tmp_path):
         container.mux(stream.encode(None))
     offered = comfy.get("/object_info/AnimateDiffTurbo_LoadVideoFrames")["AnimateDiffTurbo_LoadVideoFrames"]["input"]["required"]["file"]
     assert {"red circle.webm", "red circle.gif"} <= set(offered[1]["options"] if isinstance(offered[0], str) else offered[0])
-    load = turbo("LoadVideoFrames", file="red circle.gif", fps=0.0, first_n_seconds=3.0, skip_seconds=0.0, max_frames=0)
+    load = turbo("LoadVideoFrames", file="red circle.gif", fps=8.0, first_n_seconds=3.0, skip_seconds=0.0, max_frames=5)
     run = comfy.run({"5": load, "9": node("Testing_SaveFrames", images=["5", 0], path=str(tmp_path / "gif.safetensors"))})
     assert not run.error and load_file(tmp_path / "gif.safetensors")["frames"].shape == (5, 64, 64, 3)
