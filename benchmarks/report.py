@@ -31,6 +31,7 @@ class Run:
     given: argparse.Namespace
     comfyui: Path
     members: dict[str, tuple[Contestant, dict, float]]
+    commit: str = field(default_factory=lambda: facts.commit(pack.ROOT))  # before the report itself changes the checkout
     verdicts: list[gate.Verdict] = field(default_factory=list)
     ceiling: float = 0.0
 
@@ -46,7 +47,7 @@ def facts_of(run: Run) -> list[str]:
     ade = facts.commit(run.given.ade) if run.given.ade else "not there"
     comfyui = next((about["comfyui"] for _, about, _ in run.members.values() if "comfyui" in about), "not there")
     allocators = ", ".join(sorted({f"{name}: {about['allocator']}" for name, (_, about, _) in run.members.items() if about.get("allocator")}))
-    lines = [f"Command: `{command()}`; this pack at {facts.commit(pack.ROOT) or 'no commit that is known'}", f"Processor: {facts.processor()}"]
+    lines = [f"Command: `{command()}`; this pack at {run.commit or 'no commit that is known'}", f"Processor: {facts.processor()}"]
     lines += [f"GPU ({facts.QUERY}): {facts.gpu()}", f"Allocators: {allocators}"] if run.given.device == "cuda" else []
     lines += [f"ComfyUI {comfyui} ({facts.commit(run.comfyui) or 'no history'}), ComfyUI-AnimateDiff-Evolved {ade}, {facts.versions()}"]
     lines += [
