@@ -37,6 +37,8 @@ ITEMS: tuple[tuple[str, Callable[[Bench], Table]], ...] = (
     ("torch.compile of the UNet with motion, s and ms", process_items.compiling),
 )
 FEWEST_SECONDS = 5
+TOLD = "row: "
+"""Before a row that an item's process tells."""
 START_SECONDS = 60
 """What an item may take to load torch, beyond its seconds."""
 
@@ -58,7 +60,7 @@ def parse() -> argparse.Namespace:
 
 def tell(row: list[str]) -> None:
     """A table's columns, or a row, to the process that asked."""
-    sys.stdout.write(json.dumps(row) + "\n")
+    sys.stdout.write(TOLD + json.dumps(row) + "\n")
     sys.stdout.flush()
 
 
@@ -78,12 +80,16 @@ def run(number: int, seconds: float, arguments: list[str], out: Path, write: Cal
         asked = [sys.executable, __file__, *arguments, "--inside", str(number), "--item-seconds", str(seconds)]
         process = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
         timer = threading.Timer(seconds + START_SECONDS, process.kill)
+        timer.daemon = True
         timer.start()
-        for line in process.stdout:
-            if line.startswith("["):  # what else is printed is somebody's chatter
-                rows.append(json.loads(line))
-                write(markdown(rows[0], rows[1:]))
-        process.wait()
+        try:
+            for line in process.stdout:
+                if line.startswith(TOLD):  # what else is printed is somebody's chatter
+                    rows.append(json.loads(line.removeprefix(TOLD)))
+                    write(markdown(rows[0], rows[1:]))
+            process.wait()
+        finally:
+            process.kill()
     late = timer.finished.is_set()
     timer.cancel()
     lines = markdown(rows[0], rows[1:]) if rows else []

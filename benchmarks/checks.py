@@ -95,7 +95,7 @@ class Gate:
         """Latents and UNet calls by contestant."""
         kept = {name: Path(self.common["out"]) / f"latents-{fleet[name].process.pid}.safetensors" for name in names}
         answers = {}
-        for name in names:
+        for name in [name for name in names if name in fleet]:
             fleet[name].send({"do": "run", "scenario": scenario.fields(), "keep": str(kept[name])} | options)
             if not together:
                 answers |= each(fleet, [name], None, self.seconds, False, self.book, "gate")

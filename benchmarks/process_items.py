@@ -109,7 +109,7 @@ def compiling(bench: Bench) -> Table:
     for name, setting in (("ours, stock flags", "0"), ("ours, compiled", "0"), ("ours, compiled", "1")):
         out = bench.out / f"loop-reindexing-{setting}"
         out.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory() as cache:  # what another run has compiled is no cold start
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # what another run has compiled is no cold start
             environment = {"TORCHINDUCTOR_LOOP_REINDEXING_AFTER_FUSION": setting, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
             table.add(name, setting, *_first_and_fourth(Worker(rows[name], common | {"out": str(out)}, environment), scenario, bench))
     return table

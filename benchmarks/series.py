@@ -61,10 +61,11 @@ class Book:
 
 
 def each(fleet: dict[str, Worker], names: list[str], command: dict | None, seconds: float, together: bool, book: Book, where: str) -> dict[str, dict]:
-    """The answers of those that answered; side by side, or one after another."""
+    """The answers of those that answered; side by side, or one after another. Whose process has ended is reported and leaves the fleet."""
     answers = {}
     groups = [names] if together else [[name] for name in names]
     for group in groups:
+        group = [name for name in group if name in fleet]
         for name in group if command else []:  # None: they were asked before
             fleet[name].send(command)
         ends = time.monotonic() + seconds
@@ -75,6 +76,8 @@ def each(fleet: dict[str, Worker], names: list[str], command: dict | None, secon
                 book.fail(name, where, str(failure))
     for name in [name for name in fleet if not fleet[name].alive]:
         del fleet[name]
+        if (name, where) not in [failure[:2] for failure in book.failures]:
+            book.fail(name, where, "its process ended")
     return answers
 
 
@@ -121,7 +124,7 @@ class Series:
         command, release = {"do": "run", "scenario": scenario.fields()}, False
         for _ in range(self.warmup):
             answers = {}
-            for name in [name for name in names if name in fleet]:
+            for name in names:
                 answers |= each(fleet, [name], command | {"release": release}, seconds, False, self.book, scenario.name)
                 if not release and crowded(answers):
                     release = True

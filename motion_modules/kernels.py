@@ -98,7 +98,7 @@ def works(device: torch.device) -> bool:
     """Whether Triton is here, compiles for a device and computes what torch does; what is wrong is logged once."""
     try:
         return _works(device)
-    except torch.OutOfMemoryError:  # there may be memory when it is asked for the next time
+    except torch.cuda.OutOfMemoryError:  # there may be memory when it is asked for the next time
         return False
 
 
@@ -116,7 +116,7 @@ def _works(device: torch.device) -> bool:
     try:
         with torch.cuda.device(device):
             error = max(each.abs().max().item() for dtype in DTYPES for each in _differences(triton_kernels, device, dtype))
-    except torch.OutOfMemoryError:  # is a RuntimeError too
+    except torch.cuda.OutOfMemoryError:  # is a RuntimeError too
         raise
     # no compiler, half an installation, an old driver, a GPU that it does not know: each has been reported, each as another class
     except (TritonError, RuntimeError, OSError, ImportError, ValueError, AttributeError, TypeError, subprocess.CalledProcessError) as failure:

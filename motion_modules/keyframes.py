@@ -9,7 +9,6 @@ from torch import Tensor
 
 _START = re.compile(r"(?:^|[|\n])\s*(\d+)\s*:")
 _BRACKETS = re.compile(r"\{[^{}]*\}|\[[^\[\]]*\]|\([^()]*\)")  # in them a | belongs to the text
-_UNFINISHED = re.compile(r"\|.*|\n\s*\d+\s.*")
 
 
 def parse(text: str) -> dict[int, str]:
@@ -28,10 +27,16 @@ def parse(text: str) -> dict[int, str]:
         if frame in found:
             raise ValueError(f"{_short(text)} names frame {frame} twice; leave one out.")
         found[frame] = text[start.end() : end].strip()
-        if rest := _UNFINISHED.search(_BRACKETS.sub("", found[frame])):
-            part = rest[0].strip("|").strip()
-            raise ValueError(f"{_short(part)} has no frame and colon in front; write the frame, a colon and the value, as in 8: second.")
+        for part in filter(None, map(str.strip, _bare(found[frame]).split("|")[1:])):
+            fix = "write the frame, a colon and the value, as in 8: second; a | that belongs to the text goes into brackets"
+            raise ValueError(f"{_short(part)} has no frame and colon in front; {fix}.")
     return dict(sorted(found.items()))
+
+
+def _bare(text: str) -> str:
+    """Without what is in brackets, whole ones."""
+    inner = _BRACKETS.sub("", text)
+    return text if inner == text else _bare(inner)
 
 
 def shares(keyframes: Iterable[int], frames: Iterable[int]) -> Tensor:

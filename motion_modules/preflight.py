@@ -17,7 +17,7 @@ FEWEST_FRAMES = 12
 FEWEST_STEPS = 10
 """Adapters that are not distilled show shreds with fewer over the whole schedule."""
 FULL_NOISE = 850
-"""A timestep from which on an empty latent becomes a picture; every schedule of FEWEST_STEPS begins above it."""
+"""A timestep from which on an empty latent becomes a picture; every whole schedule of FEWEST_STEPS begins above it."""
 NEAR = 1e-3
 """Relative difference up to which a sigma is a trained timestep's; the nearest two differ by more."""
 
@@ -62,10 +62,10 @@ def check_frames(file: str, max_frames: int, frames: int) -> None:
 
 
 def check_windows(length: int, overlap: int, dim: int, frames: int) -> None:
-    """Raises ValueError for windows of a clip's frames that do not cover them."""
+    """Raises ValueError for windows of a clip's frames that do not cover them. overlap: 0 where none is made."""
     if dim != 0:
         raise ValueError(f"Context Windows (Manual) cuts dimension {dim} of the latent, and frames are dimension 0; set dim to 0.")
-    if length < frames and overlap >= length:
+    if overlap >= length and length < frames:
         raise ValueError(f"Context Windows (Manual) has context_overlap {overlap} and context_length {length}; set an overlap below the length, such as {length // 4}.")
 
 
@@ -137,12 +137,13 @@ def _noise(adapter: Adapter, file: str, run: Run) -> Iterator[str]:
     steps = len(run.sigmas) - 1
     ran = timesteps(adapter, run.sigmas)
     low = bool(ran) and run.empty and ran[0] < FULL_NOISE
-    coarse = len(ran) > 1 and (ran[0] - ran[-1]) / (len(ran) - 1) > schedule.TRAIN_TIMESTEPS / FEWEST_STEPS
-    if adapter.highest_guidance == float("inf") and (coarse or (low and steps < FEWEST_STEPS)):
+    whole = bool(ran) and ran[0] >= FULL_NOISE and float(run.sigmas[-1]) == 0
+    # with lcm the checkpoint, or a LoRA, is the distilled part
+    if adapter.highest_guidance == float("inf") and steps < FEWEST_STEPS and (low or whole) and run.sampler != "lcm":
         few = f"{steps} step{'s are' if steps != 1 else ' is'} too few for {file}, which is not distilled"
         yield f"{few}; use {adapter.steps}, or a turbo adapter, or an LCM-LoRA and the family {LCM_LORA.name}."
     elif low:
-        yield f"The latent is empty and this run begins with a part of the noise, at timestep {ran[0]:g}; set denoise to 1, or encode a video for the latent."
+        yield f"The latent is empty and this run begins with a part of the noise, at timestep {ran[0]:g}; set denoise to 1 and the scheduler to simple, or encode a video for the latent."
 
 
 def _known_steps(adapter: Adapter, run: Run) -> bool:

@@ -8,27 +8,38 @@ _PLACE = re.compile(r"%([^%]+)%")
 _DATE = re.compile(r"yyyy|yy|dd?|MM?|hh?|mm?|ss?")
 _PARTS = {"d": "day", "M": "month", "h": "hour", "m": "minute", "s": "second"}
 _FORBIDDEN = re.compile(r'[?<>:*|"\\\x00-\x1f\x7f]')  # in names on some system
+_PROPERTY = "Node name for S&R"
 
 
-def filled(prefix: str, prompt: Mapping[str, Mapping] | None, now: datetime) -> str:
+def filled(prefix: str, prompt: Mapping[str, Mapping] | None, workflow: Mapping | None, now: datetime) -> str:
     """prefix with %date:yyyy-MM-dd hh-mm-ss% and %node.input% replaced as ComfyUI's frontend does (src/utils/searchAndReplace.ts, formatUtil.ts).
 
     Args:
-        prompt: the running graph in API format; node is a class or a title in it. What is not found stays as it is.
+        prompt: the running graph in API format.
+        workflow: the same as the page saves it, for names that people gave nodes there.
+    Returns: what is not found stays as it is. node is a node's name for search and replace, which is its class unless somebody changed it, or a title.
     """
-    return _PLACE.sub(lambda match: _found(match, prompt or {}, now), prefix)
+    names = {str(node.get("id")): node.get("properties", {}).get(_PROPERTY) for node in (workflow or {}).get("nodes", [])}
+    nodes = [(names.get(number) or node.get("class_type"), node) for number, node in (prompt or {}).items()]
+    called = {name: node for name, node in reversed(nodes)}
+    titled = {node.get("_meta", {}).get("title"): node for _, node in reversed(nodes)}
+    return _PLACE.sub(lambda match: _found(match, {**titled, **called}, now), prefix)
 
 
-def _found(match: re.Match, prompt: Mapping[str, Mapping], now: datetime) -> str:
+def _found(match: re.Match, nodes: Mapping[str, Mapping], now: datetime) -> str:
     kind, colon, form = match[1].partition(":")
     if kind == "date" and colon:
         return _FORBIDDEN.sub("_", _DATE.sub(lambda part: _dated(part[0], now), form))
     name, _, widget = match[1].rpartition(".")
-    for node in prompt.values():
-        value = node.get("inputs", {}).get(widget)
-        if name in (node.get("class_type"), node.get("_meta", {}).get("title")) and value is not None and not isinstance(value, list):
-            return _FORBIDDEN.sub("_", str(value)).replace("/", "_")
-    return match[0]
+    value = nodes[name].get("inputs", {}).get(widget) if name and name in nodes else None
+    return match[0] if value is None or isinstance(value, list | dict) else _FORBIDDEN.sub("_", _text(value)).replace("/", "_")
+
+
+def _text(value: object) -> str:
+    """As the page, which knows one kind of number, writes it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _dated(part: str, now: datetime) -> str:

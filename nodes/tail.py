@@ -79,7 +79,7 @@ class DecodeAndCombine(io.ComfyNode):
     @classmethod
     def execute(cls, latent, vae, fps, format, quality, pingpong, loop_count, filename_prefix, save, encoder=SOFTWARE, audio=None) -> io.NodeOutput:
         samples = _host.clip_latents(vae, latent)
-        place = target(filename_prefix, format, save, *_host.pixel_size(vae, samples), cls.hidden and cls.hidden.prompt)
+        place = target(filename_prefix, format, save, *_host.pixel_size(vae, samples), cls.hidden)
         row = hardware(FORMATS[format]) if encoder == HARDWARE else FORMATS[format]
         kept = [] if format == "webp" else None  # PyAV can't read it back
         with contextlib.closing(_host.decoded(vae, samples, place.path)) as frames:

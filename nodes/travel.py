@@ -35,4 +35,6 @@ class PromptTravel(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, prompts: str, num_frames: int) -> io.NodeOutput:
-        return io.NodeOutput(_host.travel(clip, keyframes.parse(prompts), num_frames))
+        found = keyframes.parse(prompts)
+        _host.show("\n".join(f"{frame}: {text}" for frame, text in found.items()))
+        return io.NodeOutput(_host.travel(clip, found, num_frames))

@@ -1,6 +1,5 @@
 """Load Video Frames and Combine Video."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -145,12 +144,10 @@ class Target:
         return ui.PreviewVideo([ui.SavedResult(self.path.name, self.subfolder, io.FolderType.output if self.save else io.FolderType.temp)])
 
 
-def target(filename_prefix: str, format: str, save: bool, width: int, height: int, prompt: Mapping | None) -> Target:
-    """A new file's place; raises ValueError for a prefix that leads out of ComfyUI's folders, VideoError when there is no folder to write to.
-
-    prompt: see `names.filled`.
-    """
-    filename_prefix = names.filled(filename_prefix, prompt, datetime.now())
+def target(filename_prefix: str, format: str, save: bool, width: int, height: int, hidden: io.HiddenHolder | None) -> Target:
+    """A new file's place; raises ValueError for a prefix that leads out of ComfyUI's folders, VideoError when there is no folder to write to."""
+    if hidden:
+        filename_prefix = names.filled(filename_prefix, hidden.prompt, (hidden.extra_pnginfo or {}).get("workflow"), datetime.now())
     if not filename_prefix.strip() or filename_prefix.endswith("/"):
         filename_prefix += DEFAULT_PREFIX
     prefix = Path(filename_prefix)
@@ -178,7 +175,7 @@ class CombineVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, images, fps, format, quality, pingpong, loop_count, filename_prefix, save, audio=None) -> io.NodeOutput:
-        place = target(filename_prefix, format, save, width=images.shape[2], height=images.shape[1], prompt=cls.hidden and cls.hidden.prompt)
+        place = target(filename_prefix, format, save, width=images.shape[2], height=images.shape[1], hidden=cls.hidden)
         written = encode(images, place.path, fps, format, quality, pingpong, loop_count, audio, _host.metadata(cls.hidden))
         if format == "webp":  # PyAV can't read it back
             frames = torch.stack(list(play_order(images, True, 0))) if pingpong else images

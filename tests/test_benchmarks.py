@@ -212,6 +212,20 @@ def test_nobody_is_missing_from_the_book(tmp_path):
     assert runs == {} and [(name, why) for name, _, why in book.failures] == [(name, "left out: the time is over") for name in ("ADE", "ours")]
 
 
+def test_who_ends_while_another_one_runs_is_reported_and_the_others_go_on(tmp_path):
+    killed, crew = Process("diffusers"), [Process("ADE"), Process("ours")]
+
+    class Killer(Process):
+        def receive(self, seconds: float) -> dict:
+            killed.alive = False
+            return super().receive(seconds)
+
+    for order in ([killed, *crew, Killer("ours, stock flags")], [Killer("ours, stock flags"), killed, *crew]):
+        killed.alive = True
+        book, runs = played(tmp_path, order, warmup=2)
+        assert runs == {"ADE": 5, "ours": 5, "ours, stock flags": 5} and book.failures == [("diffusers", "clip", "its process ended")]
+
+
 def verdicts(tmp_path, found: dict[str, torch.Tensor | None], dtype: str = "float16") -> dict[str, bool]:
     """Whether each passed, by contestant and text; None: did not start."""
     book = series.Book(tmp_path / "raw.jsonl", lambda text: None)

@@ -22,8 +22,24 @@ PROMPT = {
     ],
 )  # fmt: skip
 def test_a_name_is_filled_in_as_cores_nodes_have_it(prefix, expected):
-    assert filled(prefix, PROMPT, NOW) == expected
+    assert filled(prefix, PROMPT, None, NOW) == expected
 
 
 def test_without_a_graph_dates_alone_are_filled_in():
-    assert filled("%date:dd% %KSampler.seed%", None, NOW) == "07 %KSampler.seed%"
+    assert filled("%date:dd% %KSampler.seed%", None, None, NOW) == "07 %KSampler.seed%"
+
+
+def test_names_come_before_titles_and_the_first_node_before_the_second():
+    prompt = {
+        "1": {"class_type": "Other", "inputs": {"seed": 1, "width": 512}, "_meta": {"title": "KSampler"}},
+        "2": {"class_type": "KSampler", "inputs": {"seed": 2}, "_meta": {"title": ""}},
+        "3": {"class_type": "KSampler", "inputs": {"seed": 3}, "_meta": {"title": "KSampler"}},
+    }
+    workflow = {"nodes": [{"id": 1, "properties": {"Node name for S&R": "mine"}}, {"id": 2, "properties": {"Node name for S&R": "KSampler"}}, {"id": 9}]}
+    assert filled("%KSampler.seed% %mine.seed% %Other.seed%", prompt, workflow, NOW) == "2 1 %Other.seed%"
+    assert filled("%width% %.width%", prompt | {"4": {"class_type": "", "inputs": {"width": 1}}}, workflow, NOW) == "%width% %.width%"
+
+
+def test_values_are_written_as_the_page_writes_them():
+    prompt = {"1": {"class_type": "T", "inputs": {"a": -1.0, "b": 0.5, "c": True, "d": 2**63, "e": None}}}
+    assert filled("%T.a% %T.b% %T.c% %T.d% %T.e%", prompt, None, NOW) == "-1 0.5 true 9223372036854775808 %T.e%"

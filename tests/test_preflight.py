@@ -58,19 +58,28 @@ def test_a_step_that_is_off_by_one_timestep_is_not_worth_a_word():
 def test_an_empty_latent_needs_all_of_the_noise(row, denoise):
     said = preflight.warnings(row, FILE, replace(own(row, denoise=denoise), empty=True))
     part = denoise < 1 and row.steps > 1  # a single step is of the whole noise
-    assert [sentence.split("; ")[1] for sentence in said] == (["set denoise to 1, or encode a video for the latent."] if part else [])
+    assert [sentence.split("; ")[1] for sentence in said] == (["set denoise to 1 and the scheduler to simple, or encode a video for the latent."] if part else [])
 
 
-@pytest.mark.parametrize(("steps", "empty", "few"), [(1, True, True), (2, True, True), (8, False, True), (9, True, True), (10, True, False), (12, True, False)])
+@pytest.mark.parametrize(("steps", "empty", "few"), [(1, True, True), (2, True, True), (8, False, True), (9, True, True), (2, False, False), (10, True, False), (12, True, False)])
 def test_an_adapter_that_is_not_distilled_needs_steps(steps, empty, few):
     said = preflight.warnings(V3, FILE, replace(own(V3, steps), empty=empty))
     start = f"{steps} step{'s are' if steps > 1 else ' is'} too few for {FILE}, which is not distilled; use 25, or a turbo adapter, or an LCM-LoRA and the family"
     assert len(said) == few and all(sentence == f"{start} AnimateDiff v2/v3 with LCM-LoRA." for sentence in said)
 
 
+def test_nothing_is_said_of_few_steps_where_something_else_is_distilled_or_they_are_a_part():
+    table = schedule.sigma_table("linear")
+    karras = torch.cat([torch.tensor([float(table[-1] ** (1 / 7) * (1 - i / 9) + table[0] ** (1 / 7) * i / 9) ** 7 for i in range(10)]), torch.zeros(1)])
+    assert preflight.warnings(V3, FILE, replace(own(V3, 8), sampler="lcm", empty=True)) == []
+    for sigmas in (karras, karras[:4], karras[6:], schedule.sigmas(V3, 10, 0.3)):
+        assert preflight.warnings(V3, FILE, replace(own(V3), sigmas=sigmas)) == []
+
+
 def test_windows_that_do_not_cover_the_clip_are_refused():
     preflight.check_windows(16, 4, 0, 40)
     preflight.check_windows(16, 16, 0, 16)
+    preflight.check_windows(1, 0, 0, 16)
     for given, words in {(8, 12, 0, 20): "overlap below the length, such as 2", (16, 16, 0, 33): "overlap 16 and context_length 16", (16, 4, 2, 33): "set dim to 0"}.items():
         with pytest.raises(ValueError, match=words):
             preflight.check_windows(*given)

@@ -80,7 +80,7 @@ class Call:
         like = torch.empty(0, dtype=executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype(), device=x.device)
         motion = Motion(frames, strength, self.pooled_norm, transformers, self._positions(frames, {width for _, width in places}, like))
         options = spatial.with_fast_attention(transformer_options, x.device) if motion.acts else transformer_options
-        if frames < total:  # what IPAdapter and others look for, to take their own pictures of these frames; the name is AnimateDiff-Evolved's
+        if list(shown) != list(range(total)):  # what IPAdapter and others look for, to take their own pictures of these frames; the name is AnimateDiff-Evolved's
             options = options | {"ad_params": {"sub_idxs": list(shown), "full_length": total, "context_length": frames}}
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs | {"time_context": motion})
 

@@ -8,6 +8,7 @@ import comfy.model_patcher
 import comfy.patcher_extension
 import comfy.samplers
 import torch
+from comfy.context_windows import ContextSchedules, IndexListContextHandler
 from comfy.ldm.modules.attention import SpatialTransformer
 from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
 
@@ -51,8 +52,9 @@ def _check(guider: comfy.samplers.CFGGuider, noise: torch.Tensor) -> None:
     preflight.check_latent(tuple(noise.shape), model.get_model_object("latent_format").latent_channels)
     for text in _texts(guider):
         preflight.check_width(text.shape[-1], model.model.model_config.unet_config["context_dim"])
-    if handler is not None:
-        preflight.check_windows(handler.context_length, handler.context_overlap, handler.dim, len(noise))
+    if isinstance(handler, IndexListContextHandler):
+        overlaps = handler.freenoise or handler.context_schedule.name != ContextSchedules.BATCHED
+        preflight.check_windows(handler.context_length, handler.context_overlap * overlaps, handler.dim, len(noise))
 
 
 def _texts(guider: comfy.samplers.CFGGuider) -> list[torch.Tensor]:

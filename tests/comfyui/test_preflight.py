@@ -113,7 +113,7 @@ def test_core_samplers_are_told_what_turbo_sampler_does_by_itself(comfy, stack, 
 def test_a_part_of_the_noise_on_an_empty_latent_is_said(comfy, stack):
     graph = sampled(stack_graph(stack, FILE, LIGHTNING.name, frames=12), denoise=0.5)
     found = comfy.run(graph)
-    assert "The latent is empty and this run begins with a part of the noise, at timestep 499; set denoise to 1" in found.texts["10"][-1]
+    assert "The latent is empty and this run begins with a part of the noise, at timestep 499; set denoise to 1 and the scheduler to simple" in found.texts["10"][-1]
     again = comfy.run(graph | {"12": turbo("TurboSampler", **graph["10"]["inputs"] | {"latent": ["10", 0]}), "11": node("SaveLatent", samples=["12", 0], filename_prefix="x")})
     assert not again.error and "empty" not in again.texts["12"][-1]
 
@@ -138,6 +138,12 @@ def test_what_the_unet_would_fail_on_is_one_sentence_with_the_fix(comfy, stack, 
         extra = {"2": node("Testing_Conditioning", path=str(tmp_path / "wide.safetensors"))}
     found, _, _ = run(comfy, stack, kind, frames=frames, model=model, extra=extra)
     assert sentence in found.error, found.error
+
+
+def test_windows_in_batches_have_no_overlap_that_could_be_too_large(comfy, stack):
+    windows = {"61": context_windows(comfy, context_schedule="batched", context_length=12, context_overlap=12)}
+    found, _, _ = run(comfy, stack, "TurboSampler", frames=24, model=("61", 0), extra=windows)
+    assert not found.error and found.output("11")
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
