@@ -72,10 +72,18 @@ def inside(given: argparse.Namespace) -> None:
         ITEMS[given.inside - 1][1](Bench(given.device == "cuda", ends, given.out, given.weights, pack.find_comfyui(given.comfyui), tell))
 
 
+def _told(process: subprocess.Popen, write: Callable[[list[str]], None]) -> list[list[str]]:
+    rows: list[list[str]] = []
+    for line in process.stdout:
+        if line.startswith(TOLD):  # what else is printed is somebody's chatter
+            rows.append(json.loads(line.removeprefix(TOLD)))
+            write(markdown(rows[0], rows[1:]))
+    return rows
+
+
 def run(number: int, seconds: float, arguments: list[str], out: Path, write: Callable[[list[str]], None]) -> list[str]:
     """The item's Markdown; write is given it after every row."""
     started, log = time.monotonic(), out / f"item-{number}.log"
-    rows: list[list[str]] = []
     with log.open("w") as errors:
         asked = [sys.executable, __file__, *arguments, "--inside", str(number), "--item-seconds", str(seconds)]
         process = subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=errors, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
@@ -83,10 +91,7 @@ def run(number: int, seconds: float, arguments: list[str], out: Path, write: Cal
         timer.daemon = True
         timer.start()
         try:
-            for line in process.stdout:
-                if line.startswith(TOLD):  # what else is printed is somebody's chatter
-                    rows.append(json.loads(line.removeprefix(TOLD)))
-                    write(markdown(rows[0], rows[1:]))
+            rows = _told(process, write)
             process.wait()
         finally:
             process.kill()
