@@ -7,6 +7,7 @@ benchmarks/RESULTS.md. With --device cpu everything is tiny and only shows that 
 """
 
 import argparse
+import functools
 import json
 import os
 import subprocess
@@ -103,6 +104,11 @@ def run(number: int, seconds: float, arguments: list[str], out: Path, write: Cal
     return [*lines, "", f"({time.monotonic() - started:.0f} s)", ""]
 
 
+def put(results: Path, section: str, head: list[str], lines: list[str]) -> None:
+    """What there is of an item, into its section."""
+    sections.write(results, section, "\n".join([*head, *lines]))
+
+
 def main() -> None:
     """The command line."""
     given = parse()
@@ -116,10 +122,7 @@ def main() -> None:
         if given.only and number not in given.only:
             continue
         section = f"Checklist: {title}"
-
-        def write(lines: list[str], section: str = section) -> None:
-            sections.write(given.results, section, "\n".join([*head, *lines]))
-
+        write = functools.partial(put, given.results, section, head)
         seconds = min(given.item_seconds, ends - time.monotonic())
         if seconds < FEWEST_SECONDS:
             sys.stdout.write(f"{section}: left out, the time is over\n")

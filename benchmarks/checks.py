@@ -52,7 +52,7 @@ class Gate:
         return verdicts
 
     def _beside_peer(self, name: str, latents: dict, exact: dict, half: bool) -> law.Verdict | None:
-        row = next(row for row in contestants.CONTESTANTS if row.name == name)
+        row = contestants.ROWS[name]
         if not row.peer:
             return None
         peer = next((peer for peer in (row.peer, contestants.ADE) if peer in self.asked), "")
@@ -95,7 +95,9 @@ class Gate:
         """Latents and UNet calls by contestant."""
         kept = {name: Path(self.common["out"]) / f"latents-{fleet[name].process.pid}.safetensors" for name in names}
         answers = {}
-        for name in [name for name in names if name in fleet]:
+        for name in names:
+            if name not in fleet:  # it has ended while another one ran
+                continue
             fleet[name].send({"do": "run", "scenario": scenario.fields(), "keep": str(kept[name])} | options)
             if not together:
                 answers |= each(fleet, [name], None, self.seconds, False, self.book, "gate")

@@ -51,6 +51,8 @@ CONTESTANTS = (
     Contestant("ours, torch's attention", "comfy_host", "ours", CPU_FLAGS, tail="best", peer=ADE_CPU, on="cpu"),
     Contestant("ours, compiled", "comfy_host", "ours", STOCK_FLAGS, True, tail="best", peer=ADE_STOCK, on="cuda"),
 )
+ROWS = {row.name: row for row in CONTESTANTS}
+"""By name."""
 REFERENCES = (
     Contestant("ADE, float32", "comfy_host", "ade", FLOAT32, dtype="float32"),
     Contestant("diffusers, float32", "diffusers_host", dtype="float32"),
@@ -69,7 +71,6 @@ def label(row: Contestant, baseline: Contestant) -> str:
 
 def by_name(names: list[str]) -> list[Contestant]:
     """The rows of these names, all without names."""
-    known = {row.name: row for row in CONTESTANTS}
-    if unknown := [name for name in names if name not in known]:
-        raise SystemExit(f"There is no contestant {unknown[0]!r}; choose among: {'; '.join(known)}.")
-    return [known[name] for name in names] if names else list(CONTESTANTS)
+    if unknown := [name for name in names if name not in ROWS]:
+        raise SystemExit(f"There is no contestant {unknown[0]!r}; choose among: {'; '.join(ROWS)}.")
+    return [ROWS[name] for name in names] if names else list(CONTESTANTS)

@@ -129,7 +129,7 @@ CASES = {
 
 def kernels(bench: Bench, dtype: torch.dtype) -> Table:
     """Every kernel at every shape."""
-    table = Table(["kernel", "shape", "plain, ms", "ours, ms", "ratio", "starting the plain, ms", "starting ours, ms", "plain error", "our error"])
+    table = bench.table("kernel", "shape", "plain, ms", "ours, ms", "ratio", "starting the plain, ms", "starting ours, ms", "plain error", "our error")
     for name, (case, shapes) in CASES.items():
         for channels, side in shapes:
             *ways, right = case(bench, dtype, channels, side)
@@ -150,8 +150,8 @@ def modules(bench: Bench, dtype: torch.dtype) -> Table:
     from animatediff_turbo.motion_modules.config import Layout
     from animatediff_turbo.motion_modules.layers import TemporalTransformer
 
-    columns = "shape", "plain form, ms", "fused form, ms", "ratio", "starting the plain, ms", "starting the fused, ms", "plain form's error", "fused form's error"
-    table = Table(list(columns))
+    timed = "plain form, ms", "fused form, ms", "ratio", "starting the plain, ms", "starting the fused, ms"
+    table = bench.table("shape", *timed, "plain form's error", "fused form's error")
     for channels, side in LEVELS:
         weights = stacks.motion_weights(Layout((channels,) * 4, 1, True), only="mid_block.", dtype=dtype)
         forms = []

@@ -105,13 +105,12 @@ def compiling(bench: Bench) -> Table:
     common = {"weights": str(bench.weights), "comfyui": str(bench.comfyui), "ade": "", "out": str(bench.out)}
     about = weights_of(bench)
     common |= {"size": about["size"], "dtype": about["dtype"], "device": bench.device}
-    rows = {row.name: row for row in contestants.CONTESTANTS}
     for name, setting in (("ours, stock flags", "0"), ("ours, compiled", "0"), ("ours, compiled", "1")):
         out = bench.out / f"loop-reindexing-{setting}"
         out.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # what another run has compiled is no cold start
             environment = {"TORCHINDUCTOR_LOOP_REINDEXING_AFTER_FUSION": setting, "TORCHINDUCTOR_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
-            table.add(name, setting, *_first_and_fourth(Worker(rows[name], common | {"out": str(out)}, environment), scenario, bench))
+            table.add(name, setting, *_first_and_fourth(Worker(contestants.ROWS[name], common | {"out": str(out)}, environment), scenario, bench))
     return table
 
 

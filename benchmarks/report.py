@@ -109,7 +109,7 @@ def table(scenario: Scenario, answers: dict[str, list[dict]], run: Run) -> list[
     """One scenario."""
     work = flops.tflop(scenario, run.given.size)
     columns = ["contestant", "UNet calls / cond-frames", "step", "UNet in a step", "launch in a step", "TFLOP/s (of matrix product)"]
-    columns += [*([*HEADINGS, "mp4, KiB"] if scenario.tail else HEADINGS[:1])]
+    columns += [*HEADINGS, "mp4, KiB"] if scenario.tail else HEADINGS[:1]
     columns += ["peak MiB of torch's allocator, allocated / reserved" if run.given.device == "cuda" else "peak MiB of the process", "runs"]
     lines = [f"### {scenario.name[0].upper()}{scenario.name[1:]}", "", f"{work:.2f} TFLOP in the UNet and its motion module.", ""]
     lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]

@@ -127,7 +127,8 @@ def _verify(path: Path, found: Mapping[str, torch.Size]) -> Layout:
     """The layout that names and shapes tell, after every one of them was compared with it."""
     levels = {name.split(".")[1] for name in found if name.startswith("down_blocks.")}
     if levels != {str(level) for level in range(LEVELS)}:
-        raise CheckpointError(path, f"has motion modules in down blocks {', '.join(sorted(levels)) or 'none'}, where an SD1.5 adapter has 0 to {LEVELS - 1}; choose another file")
+        blocks = ", ".join(sorted(levels)) or "none"
+        raise CheckpointError(path, f"has motion modules in down blocks {blocks}, where an SD1.5 adapter has 0 to {LEVELS - 1}; choose another file")
     norms = [f"down_blocks.{level}.motion_modules.0.norm.weight" for level in range(LEVELS)]
     if missing := [name for name in norms if name not in found]:
         raise CheckpointError(path, f"lacks {missing[0]}; download it again")

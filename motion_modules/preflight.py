@@ -66,7 +66,8 @@ def check_windows(length: int, overlap: int, dim: int, frames: int) -> None:
     if dim != 0:
         raise ValueError(f"Context Windows (Manual) cuts dimension {dim} of the latent, and frames are dimension 0; set dim to 0.")
     if overlap >= length and length < frames:
-        raise ValueError(f"Context Windows (Manual) has context_overlap {overlap} and context_length {length}; set an overlap below the length, such as {length // 4}.")
+        fix = f"set an overlap below the length, such as {length // 4}"
+        raise ValueError(f"Context Windows (Manual) has context_overlap {overlap} and context_length {length}; {fix}.")
 
 
 def check_latent(shape: tuple[int, ...], channels: int) -> None:
@@ -143,7 +144,8 @@ def _noise(adapter: Adapter, file: str, run: Run) -> Iterator[str]:
         few = f"{steps} step{'s are' if steps != 1 else ' is'} too few for {file}, which is not distilled"
         yield f"{few}; use {adapter.steps}, or a turbo adapter, or an LCM-LoRA and the family {LCM_LORA.name}."
     elif low:
-        yield f"The latent is empty and this run begins with a part of the noise, at timestep {ran[0]:g}; set denoise to 1 and the scheduler to simple, or encode a video for the latent."
+        fix = "set denoise to 1 and the scheduler to simple, or encode a video for the latent"
+        yield f"The latent is empty and this run begins with a part of the noise, at timestep {ran[0]:g}; {fix}."
 
 
 def _known_steps(adapter: Adapter, run: Run) -> bool:

@@ -76,8 +76,8 @@ class TurboSampler(io.ComfyNode):
                     min=-1.0,
                     max=schema.GUIDANCE_SCALE.maximum,
                     step=0.1,
-                    tooltip="How strongly the prompts pull, 1 to 20. -1 takes the adapter's own. 1, or anything below, ignores the negative prompt and costs about half; above 2 turbo "
-                    "adapters burn out.",
+                    tooltip="How strongly the prompts pull, 1 to 20. -1 takes the adapter's own. 1, or anything below, ignores the negative prompt and costs "
+                    "about half; above 2 turbo adapters burn out.",
                 ),
                 io.Int.Input(
                     "guidance_steps",

@@ -15,14 +15,12 @@ import fleet
 import scenarios
 import series
 
-ROWS = {row.name: row for row in contestants.CONTESTANTS}
-
 
 class Process:
     """A contestant that answers at once, until it has said so often; then it has ended."""
 
     def __init__(self, name: str, answers: int = 10**6, latents: torch.Tensor | None = None):
-        self.row, self.left, self.latents, self.process, self.alive, self.about = ROWS[name], answers, latents, self, True, {}
+        self.row, self.left, self.latents, self.process, self.alive, self.about = contestants.ROWS[name], answers, latents, self, True, {}
         self.pid = name.replace(" ", "_")
 
     def send(self, command: dict) -> None:
@@ -117,6 +115,20 @@ def test_a_peer_that_gave_nothing_fails_the_gate_and_one_that_was_not_asked_for_
     assert [text for text, passed in found.items() if not passed] == ["ours: ADE, which it is compared with, gave no latents"]
     found = verdicts(tmp_path, {"ours": EXACT})
     assert all(found.values()) and "ours: compared with nobody: ADE was not asked for" in found
+
+
+def test_who_ends_while_another_ones_clip_runs_fails_the_gate_and_nothing_else(tmp_path):
+    killed = Process("diffusers", latents=EXACT)
+
+    class Killer(Process):
+        def receive(self, seconds: float) -> dict:
+            killed.alive = False
+            return super().receive(seconds)
+
+    book = series.Book(tmp_path / "raw.jsonl", lambda text: None)
+    crew = {process.row.name: process for process in (Killer("ADE", latents=EXACT), killed, Process("ours", latents=EXACT))}
+    found = checks.Gate(crew, {"device": "cpu", "dtype": "float32", "out": str(tmp_path)}, list(crew), False, book, 1).run()
+    assert [(name, where) for name, where, _ in book.failures] == [("diffusers", "gate")] and {verdict.names[0] for verdict in found} == {"ADE", "ours"}
 
 
 def test_float32_needs_no_reference(tmp_path):

@@ -131,14 +131,11 @@ def test_scenarios_are_chosen_by_set_or_by_numbers():
         scenarios.chosen(["everything"], "cpu")
 
 
-ROWS = {row.name: row for row in contestants.CONTESTANTS}
-
-
 def test_every_contestants_peer_runs_with_the_same_flags():
-    for row in ROWS.values():
-        assert row.peer in ("", *ROWS)
+    for row in contestants.ROWS.values():
+        assert row.peer in ("", *contestants.ROWS)
         if row.peer:
-            assert ROWS[row.peer].flags == row.flags
+            assert contestants.ROWS[row.peer].flags == row.flags
     with pytest.raises(SystemExit, match="choose among"):
         contestants.by_name(["nobody"])
 
@@ -152,7 +149,7 @@ def test_every_contestants_peer_runs_with_the_same_flags():
     ],
 )  # fmt: skip
 def test_this_pack_is_measured_against_everybody_and_everybody_against_ade(name, baseline, label):
-    assert contestants.label(ROWS[name], ROWS[baseline]) == label
+    assert contestants.label(contestants.ROWS[name], contestants.ROWS[baseline]) == label
 
 
 def test_another_commands_section_is_not_replaced_unasked(tmp_path):

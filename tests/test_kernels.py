@@ -45,7 +45,7 @@ def test_a_passing_lack_of_memory_does_not_switch_the_kernels_off_for_good(monke
     @functools.cache
     def tried(device):
         if not free.pop(0):
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
         return True
 
     monkeypatch.setattr(kernels, "_works", tried)

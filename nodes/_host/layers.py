@@ -58,7 +58,6 @@ class Call:
     """
 
     recipe: Recipe
-    mid_block: bool
     module: MotionModel
     uuid: UUID | None
     strength: Strength
@@ -74,13 +73,14 @@ class Call:
         if isinstance(strength, torch.Tensor):
             strength = strength.to(x) if strength.any() else 0.0  # it comes on the CPU, and nobody waits for this
         # from the model at hand: ComfyUI may load a MODEL's clone anew, with other layers
-        places = places_of(executor.class_obj.diffusion_model, self.mid_block)
+        places = places_of(executor.class_obj.diffusion_model, self.module.layout.mid_block)
         running = self._loaded(executor.class_obj.current_patcher)
         transformers = {id(layer): transformer for (layer, _), transformer in zip(places, running, strict=True)}
         like = torch.empty(0, dtype=executor.class_obj.manual_cast_dtype or executor.class_obj.get_dtype(), device=x.device)
         motion = Motion(frames, strength, self.pooled_norm, transformers, self._positions(frames, {width for _, width in places}, like))
         options = spatial.with_fast_attention(transformer_options, x.device) if motion.acts else transformer_options
-        if list(shown) != list(range(total)):  # what IPAdapter and others look for, to take their own pictures of these frames; the name is AnimateDiff-Evolved's
+        if list(shown) != list(range(total)):
+            # IPAdapter and others look for it, to take their own pictures of these frames; the name is AnimateDiff-Evolved's
             options = options | {"ad_params": {"sub_idxs": list(shown), "full_length": total, "context_length": frames}}
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs | {"time_context": motion})
 

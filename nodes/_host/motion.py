@@ -95,10 +95,10 @@ def apply_motion(model: comfy.model_patcher.ModelPatcher, adapter: MotionAdapter
     _check_version()
     _check_untouched(model)
     _check_fits(model, adapter.checkpoint)
-    patcher, layout = adapter.patcher(model), adapter.checkpoint.layout
+    patcher = adapter.patcher(model)
     clone = model.clone()
     clone.set_additional_models(KEY, [patcher])
-    layers.install(clone, layers.Call(adapter.recipe, layout.mid_block, patcher.model, getattr(patcher, "clone_base_uuid", None), strength, pooled_norm))
+    layers.install(clone, layers.Call(adapter.recipe, patcher.model, getattr(patcher, "clone_base_uuid", None), strength, pooled_norm))
     velocity = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
     clone.add_object_patch("model_sampling", (TurboVPrediction if velocity else TurboEPS)(adapter.recipe.adapter))
     clone.set_attachments(KEY, adapter.recipe)

@@ -28,6 +28,11 @@ def travelling(path, prompts, num_frames=16, count=16):
     return graph
 
 
+def test_what_was_read_stands_under_the_node(comfy, tmp_path):
+    run = comfy.run(travelling(tmp_path / "x.safetensors", f"8: {BLUE} | 0: {RED}\n8 lines"))
+    assert not run.error and run.texts["2"] == [f"0: {RED}\n8 lines\n8: {BLUE}"]
+
+
 def colours(clip):
     """The colour of each frame's shape: the nearest of red and blue."""
     picture = clip.flatten(1, 2)
