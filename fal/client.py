@@ -3,8 +3,10 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import aiohttp
 from yarl import URL
@@ -21,12 +23,14 @@ SUBMIT_TRIES, RETRY_SECONDS = 3, 60.0
 USER_AGENT = "animatediff-turbo"
 CONNECT, READY = 10.0, 30.0
 """Seconds until a socket is connected, and until it can be written to: names, proxy and TLS included."""
-UNSENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
-"""What aiohttp raises before a byte of the request has left."""
+GAVE_UP = {408, 499, 502, 503, 504}
+"""What gateways answer when they wait no longer, whatever becomes of the request behind them; fal.ai itself names an error_type with these."""
 AMBIGUOUS = (
     "fal.ai may or may not have started (and billed) it, so it is not sent again. See https://fal.ai/dashboard; to send it anyway set if_lost to "
     "'submit again' or change the seed."
 )
+BROKEN = (aiohttp.ClientError, asyncio.TimeoutError, ValueError)
+"""What a call may end with in place of an answer."""
 PORTAL = "Something between here and fal.ai answered instead of fal.ai (log-in page of the network?)."
 
 
@@ -55,8 +59,20 @@ class Reply:
         return str(named or self.headers.get("X-Fal-Error-Type") or "")
 
 
+class _UnsentError(aiohttp.ClientError):
+    """No byte of the request has left: no connection stood, or no way through a proxy. error: what aiohttp says."""
+
+    def __init__(self, host: str, error: Exception):
+        super().__init__(host)
+        self.host, self.error = host, error
+
+
+async def _note(session: aiohttp.ClientSession, context: SimpleNamespace, parameters: aiohttp.TraceRequestHeadersSentParams) -> None:
+    context.trace_request_ctx.append(parameters.method)
+
+
 class Queue:
-    """The queue of one app for one key. session: closed by its owner, and without cookies or headers of its own."""
+    """The queue of one app for one key; made by `connect`."""
 
     def __init__(self, session: aiohttp.ClientSession, config: Config, key: Key, patience: Patience):
         self._session, self._config, self._key, self._patience = session, config, key, patience
@@ -76,11 +92,11 @@ class Queue:
         while True:
             try:
                 reply = await self._call("POST", url, headers, request.body(addresses).encode())
-            except UNSENT as error:
+            except _UnsentError as error:
                 if attempt == SUBMIT_TRIES:
-                    raise self._unreachable(error) from None
+                    raise _unreachable(error) from None
                 pause = float(attempt)
-            except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+            except BROKEN as error:
                 raise AmbiguousError("A", f"The connection broke while the job was being sent ({type(error).__name__}). {AMBIGUOUS}") from None
             else:
                 if reply.status != 429:
@@ -96,7 +112,7 @@ class Queue:
         if 200 <= reply.status < 300 and isinstance(request_id, str) and REQUEST_ID.fullmatch(request_id):
             return request_id
         refused = 400 <= reply.status < 500 or (reply.status >= 500 and reply.detail is not None)
-        if refused:
+        if refused and (reply.status not in GAVE_UP or reply.error_type):
             raise self.failure(reply, "", NotSentError)
         what = PORTAL if reply.body is None else f"fal.ai gave an answer that is none (HTTP {reply.status})."
         raise AmbiguousError("O3" if reply.body is None else "A", f"{what} {AMBIGUOUS}")
@@ -110,9 +126,9 @@ class Queue:
         body = json.dumps({"content_type": upload.content_type, "file_name": f"video{upload.suffix}"}).encode()
         try:
             reply = await self._call("POST", url, {"Content-Type": "application/json"}, body)
-        except UNSENT as error:
-            raise self._unreachable(error) from None
-        except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
+        except _UnsentError as error:
+            raise _unreachable(error) from None
+        except BROKEN as error:
             raise NotSentError("U", f"The video could not be uploaded ({type(error).__name__}). No job was sent.") from None
         if reply.status >= 400:
             raise self.failure(reply, "", NotSentError)
@@ -139,30 +155,56 @@ class Queue:
         return self._config.queue / request.app / "requests" / request_id
 
     async def _call(self, method: str, url: URL, headers: dict[str, str] | None = None, body: bytes | None = None) -> Reply:
-        """Raises aiohttp.ClientError and asyncio.TimeoutError, ValueError for an answer that is too long."""
+        """Raises one of BROKEN: _UnsentError where nothing has left, ValueError for an answer that is too long."""
         sent = {"Authorization": f"Key {self._key.secret}", "User-Agent": USER_AGENT, "Accept": "application/json"} | (headers or {})
-        limits = aiohttp.ClientTimeout(total=None, connect=READY, sock_connect=CONNECT, sock_read=self._config.answer_seconds)
-        options = {"headers": sent, "data": body, "allow_redirects": False, "timeout": limits, "proxy": self._config.proxy(url)}
-        async with self._session.request(method, url, **options) as response:
-            content = bytearray()
-            async for part in response.content.iter_chunked(2**16):
-                content += part
-                if len(content) > MAX_REPLY:
-                    raise ValueError("the answer is longer than a megabyte")
-            return Reply(response.status, response.headers, _json(bytes(content)))
-
-    def _unreachable(self, error: Exception) -> NotSentError:
-        host = self._config.queue.host
-        if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return NotSentError("O1", f"Cannot reach fal.ai ({host}): no internet connection or DNS. Nothing was sent. The local AnimateDiff Turbo nodes work offline.")
-        return NotSentError(
-            "O2", f"Cannot open a secure connection to {host} ({type(error).__name__}). A proxy, firewall or wrong system clock may be in the way. Nothing was sent."
-        )
+        seconds = self._config.answer_seconds  # without a byte; an answer that comes drop by drop ends too
+        limits = aiohttp.ClientTimeout(total=3 * seconds, connect=READY, sock_connect=CONNECT, sock_read=seconds)
+        departed: list[str] = []
+        options = {"headers": sent, "data": body, "allow_redirects": False, "timeout": limits, "proxy": self._config.proxy(url), "trace_request_ctx": departed}
+        try:
+            async with self._session.request(method, url, **options) as response:
+                return Reply(response.status, response.headers, _json(await _read(response)))
+        except BROKEN as error:
+            if departed:
+                raise
+            raise _UnsentError(url.host or "", error) from None
 
     def failure(self, reply: Reply, request_id: str, kind: type[FalError]) -> FalError:
         """What a refusal or a failed job means, as an error of this kind."""
         code, sentence = _meaning(reply)
         return kind(code, scrub(sentence, self._key.secret), request_id)
+
+
+@asynccontextmanager
+async def connect(config: Config, key: Key, patience: Patience) -> AsyncIterator[Queue]:
+    """The queue, over a session without cookies and with a connection for each request, so that none is sent on one that has died.
+
+    A request that leaves is noted in its `trace_request_ctx`; a proxy that is asked to lead on first has seen nothing of it.
+
+    Raises NotSentError when the proxy on the way cannot be used.
+    """
+    config.check_proxy()
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(_note)
+    connector = aiohttp.TCPConnector(force_close=True)
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trace_configs=[trace]) as session:
+        yield Queue(session, config, key, patience)
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    content = bytearray()
+    async for part in response.content.iter_chunked(2**16):
+        content += part
+        if len(content) > MAX_REPLY:
+            raise ValueError("the answer is longer than a megabyte")
+    return bytes(content)
+
+
+def _unreachable(error: _UnsentError) -> NotSentError:
+    if isinstance(error.error, aiohttp.ClientConnectorDNSError):
+        return NotSentError("O1", f"Cannot reach fal.ai ({error.host}): no internet connection or DNS. Nothing was sent. The local AnimateDiff Turbo nodes work offline.")
+    reason = type(error.error).__name__
+    return NotSentError("O2", f"Cannot open a secure connection to {error.host} ({reason}). A proxy, firewall or wrong system clock may be in the way. Nothing was sent.")
 
 
 def _json(content: bytes) -> object:

@@ -60,6 +60,19 @@ class Config:
             return None
         return found if "://" in found else f"http://{found}"
 
+    def check_proxy(self) -> None:
+        """Raises NotSentError when the way to the queue leads through a proxy that cannot be used; its address may hold a password and is not shown."""
+        found = self.proxy(self.queue)
+        if found is None:
+            return
+        try:
+            url = URL(found)
+            fault = "" if url.scheme in ("http", "https") and url.host and url.port else f"is a {url.scheme} proxy"
+        except ValueError:
+            fault = "is not an address"
+        if fault:
+            raise NotSentError("S", f"HTTPS_PROXY (or the system's proxy) {fault}; only one such as http://host:8080 can be used. Nothing was sent.")
+
     @property
     def own_server(self) -> bool:
         """Whether requests go to a server that the person has set up instead of fal.ai."""

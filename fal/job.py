@@ -7,10 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import aiohttp
-
 from . import download, guard, upload
-from .client import AMBIGUOUS, Queue, Reply
+from .client import AMBIGUOUS, Queue, Reply, connect
 from .config import Config, Key
 from .errors import AmbiguousError, FalError, GoneError, Interrupted, JobError, LostContactError, MediaError, NotSentError
 from .journal import CANCELLED, COMPLETED, FAILED, STORED, SUBMITTED, SUBMITTING, Entry, Journal, State
@@ -43,12 +41,6 @@ class Found:
     cached: bool
 
 
-def api_session() -> aiohttp.ClientSession:
-    """For the queue: without cookies and credentials of its own, and a connection for each request, so that none is sent on one that has died. Its owner closes it."""
-    connector = aiohttp.TCPConnector(force_close=True)
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-
-
 @dataclass(frozen=True)
 class Runner:
     """Runs requests.
@@ -77,8 +69,7 @@ class Runner:
                 entry.touch()
                 self.report(Progress("From cache, no charge"))
                 return Found(entry.video, state.seed, state.url, state.request_id, True)
-            async with api_session() as session:
-                queue = Queue(session, self.config, self.key(), patience)
+            async with connect(self.config, self.key(), patience) as queue:
                 state = await _Job(self, request, options, entry, queue, patience).stored(state)
         journal.evict()
         return Found(entry.video, state.seed, state.url, state.request_id, False)

@@ -23,7 +23,9 @@ class Job:
 
 @dataclass
 class Behaviour:
-    """What the server does. Lists hold the answers to the first requests in turn: a status with a body, or one of the names in `FalServer._odd`.
+    """What the server does. Lists hold the answers to the first requests in turn: a status with a body, or one of the names in `FalServer._answer`.
+
+    To a paid request also "after" with a status and a body: the job is there.
 
     queued, running: how many looks a job is in that state. video: content of the file. headers: of the file.
     """
@@ -119,7 +121,9 @@ class FalServer:
 
     async def _submit(self, request):
         kind = self.does.submit.pop(0) if self.does.submit else None
-        accepted = kind in (None, "right", "drop", "slow", "html after", "no id", "redirect after", "empty")
+        accepted = kind in (None, "right", "drop", "slow", "html after", "no id", "redirect after", "empty", "drip")
+        if isinstance(kind, tuple) and kind[0] == "after":
+            accepted, kind = True, kind[1:]
         id_ = f"request-{next(self.numbers):08}"
         if accepted:  # before anything is answered, as a queue does
             self.jobs[id_] = Job(json.loads(await request.text()))
@@ -196,6 +200,10 @@ class FalServer:
         if kind == "truncated":
             await response.write(self.does.video[: len(self.does.video) // 2])
             request.transport.close()
+        if kind == "drip":
+            for _ in range(100):  # a byte before the answer would be given up
+                await response.write(b" ")
+                await asyncio.sleep(0.3)
         if kind == "endless":
             for _ in range(4000):  # 250 MB
                 await response.write(bytes(2**16))

@@ -1,10 +1,14 @@
 """The paid request: sent exactly once, whatever the answer is."""
 
+import socket
+import threading
+from dataclasses import replace
+
 import pytest
 from fal_helpers import Quick, asked, run, state_of
 from yarl import URL
 
-from animatediff_turbo.fal import config, errors, job, journal
+from animatediff_turbo.fal import config, errors, job, journal, request
 
 AMBIGUOUS = {
     "dropped after the job was accepted": "drop",
@@ -15,6 +19,12 @@ AMBIGUOUS = {
     "a redirect": "redirect after",
     "a 502 of a proxy": (502, "<html>nginx</html>"),
     "a 503 of a proxy": (503, "<html>nginx</html>"),
+    "a gateway that gave up with JSON": ("after", 504, {"detail": "Gateway Timeout"}),
+    "a gateway without its server": ("after", 502, {"detail": "Bad Gateway"}),
+    "a gateway that is overrun": ("after", 503, {"detail": "Service Unavailable"}),
+    "a proxy's 408": ("after", 408, "<html>Request Time-out</html>"),
+    "a gateway's 499": ("after", 499, {"detail": "client closed request"}),
+    "an answer drop by drop": "drip",
 }
 
 
@@ -43,6 +53,7 @@ REFUSED = {
     "content": ((422, {"detail": [{"loc": ["body", "prompt"], "msg": "x", "type": "content_policy_violation"}]}), "C", "content check refused this prompt"),
     "500": ((500, {"detail": "Internal Server Error"}), "S5", "fal does not charge for server errors"),
     "503": ((503, {"detail": "none", "error_type": "runner_scheduling_failure"}), "J1", "runner_scheduling_failure"),
+    "504": ((504, {"detail": "none"}, {"X-Fal-Error-Type": "request_timeout"}), "W", "No fal.ai machine became free in time"),
     "a portal's 403": ((403, "<html>log in</html>"), "O3", "log-in page of the network?"),
 }  # fmt: skip
 
@@ -85,6 +96,55 @@ def test_a_name_that_nobody_knows_is_no_internet(tmp_path):
     nowhere = config.Config(tmp_path, queue=URL("https://queue.invalid"))
     with pytest.raises(errors.NotSentError, match="no internet connection or DNS"):
         run(nowhere)
+
+
+@pytest.fixture
+def closing_proxy():
+    """Takes connections and closes them once it was asked something; gives its address and what was asked."""
+    asked, listener = [], socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        for _ in range(9):
+            connection, _ = listener.accept()
+            with connection:
+                asked.append(connection.recv(4096).partition(b"\r\n")[0])
+                if asked[-1] == b"":
+                    return
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+    with socket.create_connection(listener.getsockname()):
+        pass  # the last, with nothing to ask
+    thread.join(20)
+    listener.close()
+
+
+def test_a_proxy_that_leads_nowhere_has_sent_nothing(closing_proxy, tmp_path):
+    address, seen = closing_proxy
+    behind = config.Config(tmp_path, proxies={"https": address})
+    with pytest.raises(errors.NotSentError, match=r"connection to queue\.fal\.run \(ServerDisconnectedError\)\. A proxy, .* Nothing was sent") as caught:
+        run(behind)
+    assert caught.value.code == "O2" and seen == [b"CONNECT queue.fal.run:443 HTTP/1.1"] * 3 and state_of(behind).state == journal.FAILED
+
+
+@pytest.mark.parametrize(
+    ("proxy", "fault"),
+    [("socks5h://me:secret-word@127.0.0.1:1080", "is a socks5h proxy"), ("socks4://127.0.0.1:1080", "is a socks4 proxy"), ("http://proxy:port", "is not an address")],
+)
+def test_a_proxy_that_cannot_be_used_is_named_before_anything_is_sent(tmp_path, proxy, fault):
+    behind = config.Config(tmp_path, proxies={"https": proxy})
+    with pytest.raises(errors.NotSentError, match=f"HTTPS_PROXY .* {fault}; only one such as http://host:8080") as caught:
+        run(behind)
+    assert "secret-word" not in str(caught.value) and state_of(behind).state == journal.NONE
+
+
+def test_the_host_that_cannot_be_reached_is_named(server, settings):
+    nowhere = replace(settings, storage=URL("http://127.0.0.2:9"))
+    upload = request.Upload(b"video", "video/mp4", ".mp4")
+    wanted = request.video_to_video("a boat", "", 12, 2.0, 5, 8, 3, 0.7, video=upload)
+    with pytest.raises(errors.NotSentError, match=r"connection to 127\.0\.0\.2 "):
+        run(nowhere, wanted)
 
 
 def test_an_odd_422_is_one_sentence(server, settings):

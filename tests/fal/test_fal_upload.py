@@ -8,8 +8,8 @@ from fal_helpers import run
 from fal_server import KEY
 from yarl import URL
 
-from animatediff_turbo.fal import config, errors, guard, job, request, upload
-from animatediff_turbo.fal.client import Queue
+from animatediff_turbo.fal import config, errors, guard, request, upload
+from animatediff_turbo.fal.client import connect
 from animatediff_turbo.fal.waiting import Clock, Patience
 
 VALUES = {"prompt": "a boat", "negative_prompt": "", "num_inference_steps": 12, "guidance_scale": 2.0, "seed": 5, "fps": 8, "first_n_seconds": 3, "strength": 0.7}
@@ -31,10 +31,10 @@ def test_the_file_is_uploaded_and_named_and_the_key_does_not_go_with_it(server, 
 
 def test_the_address_that_fal_gives_is_given(server, settings):
     async def put():
-        async with job.api_session() as session:
-            patience = Patience(Clock(), lambda: False)
-            file = request.Upload(b"video", "video/webm", ".webm")
-            return await upload.put(file, Queue(session, settings, config.Key(KEY), patience), guard.session, settings, patience)
+        patience = Patience(Clock(), lambda: False)
+        file = request.Upload(b"video", "video/webm", ".webm")
+        async with connect(settings, config.Key(KEY), patience) as queue:
+            return await upload.put(file, queue, guard.session, settings, patience)
 
     address = asyncio.run(put())
     assert address.startswith(f"{server.address}/files/") and address.endswith("-video.webm") and server.posts == 0
