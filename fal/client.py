@@ -58,6 +58,14 @@ class Reply:
         named = self.body.get("error_type") if isinstance(self.body, dict) else None
         return str(named or self.headers.get("X-Fal-Error-Type") or "")
 
+    @property
+    def tells_of_failure(self) -> bool:
+        """Whether this is a job's failure as fal.ai or its model gives it, and not the words of something on the way, which know neither mark.
+
+        Source: https://docs.fal.ai/model-apis/errors
+        """
+        return bool(self.error_type) or isinstance(self.detail, list)
+
 
 class _UnsentError(aiohttp.ClientError):
     """No byte of the request has left: no connection stood, or no way through a proxy. error: what aiohttp says."""

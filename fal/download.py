@@ -10,7 +10,7 @@ from yarl import URL
 from ..video.decode import Limits, measure
 from ..video.errors import VideoError
 from .config import Config
-from .errors import MediaError, one_line
+from .errors import LostMediaError, MediaError, one_line
 from .guard import allowed
 from .waiting import Patience
 
@@ -21,6 +21,7 @@ TRIES, REDIRECTS, PART = 4, 3, 2**16
 LIMITS = Limits(side=4096, frames=256, pixels=2048 * 2048 * 32, sound_seconds=120.0)
 """As float32 RGB so many pixels are 1.6 GB."""
 FREE = "Run again to retry the download: it is not generated or billed again."
+LOST = "If it stays so, set if_lost to 'submit again', which may cost again."
 
 
 class _AgainError(Exception):
@@ -88,7 +89,9 @@ class Downloader:
 
     async def _save(self, response: aiohttp.ClientResponse, path: Path, url: str, request_id: str, progress: Callable[[str], None]) -> None:
         if response.status != 200:
-            error = MediaError("D1", f"The video was generated but could not be downloaded (HTTP {response.status}). {FREE} URL: {one_line(url)}", request_id)
+            kind = LostMediaError if response.status in (403, 404, 410) else MediaError
+            advice = f"{FREE} {LOST}" if kind is LostMediaError else FREE
+            error = kind("D1", f"The video was generated but could not be downloaded (HTTP {response.status}). {advice} URL: {one_line(url)}", request_id)
             # a network of caches may not have it yet
             raise _AgainError(error) if response.status in (404, 408, 425, 429) or response.status >= 500 else error
         too_big = MediaError("D3", f"The video is larger than {MAX_BYTES // 10**6} MB and was not downloaded. URL: {one_line(url)}", request_id)
@@ -109,6 +112,6 @@ def check(path: Path, url: str, request_id: str) -> None:
     try:
         found = measure(path, LIMITS)
     except VideoError:
-        raise MediaError("D5", f"The downloaded file is not a readable video. {FREE} URL: {one_line(url)}", request_id) from None
+        raise LostMediaError("D5", f"The downloaded file is not a readable video. {FREE} {LOST} URL: {one_line(url)}", request_id) from None
     if found.over:
         raise MediaError("D3", f"The video is larger than this endpoint's are ({found.over}). URL: {one_line(url)}", request_id)

@@ -30,11 +30,15 @@ class LostContactError(FalError):
 
 
 class GoneError(FalError):
-    """The job was finished once, and fal.ai has deleted what it made."""
+    """The job was finished, and fal.ai has deleted what it made or does not give it."""
 
 
 class MediaError(FalError):
     """The video was generated and could not be had; the same request tries again without a new job."""
+
+
+class LostMediaError(MediaError):
+    """There is no video at the address that fal.ai names."""
 
 
 class Interrupted(BaseException):

@@ -10,14 +10,18 @@ from pathlib import Path
 from . import download, guard, upload
 from .client import AMBIGUOUS, Queue, Reply, connect
 from .config import Config, Key
-from .errors import AmbiguousError, FalError, GoneError, Interrupted, JobError, LostContactError, MediaError, NotSentError
-from .journal import CANCELLED, COMPLETED, FAILED, STORED, SUBMITTED, SUBMITTING, Entry, Journal, State
+from .errors import PREFIX, AmbiguousError, FalError, GoneError, Interrupted, JobError, LostContactError, LostMediaError, MediaError, NotSentError
+from .journal import CANCELLED, CANCELLING, COMPLETED, FAILED, STORED, SUBMITTED, SUBMITTING, Entry, Journal, State
 from .request import FalRequest
 from .waiting import SLICE, Clock, Patience
-from .watch import Progress, TookTooLongError, Watch
+from .watch import ASK_AGAIN, Progress, TookTooLongError, Watch
 
 logger = logging.getLogger(__name__)
 
+BECAME = {
+    CANCELLED: "fal.ai has no such job any more", CANCELLING: "fal.ai was asked to cancel the job", SUBMITTED: "fal.ai did not confirm that the job is cancelled",
+}  # fmt: skip
+"""What is known of a job that is not wanted any more."""
 LEARN_SECONDS = 10.0
 """How long a stopped run waits for the id of a job that is just being sent."""
 
@@ -97,13 +101,20 @@ class _Job:
         """On from state until the video is on disk."""
         if state.state == SUBMITTING and not self.options.submit_again:
             raise AmbiguousError("A", f"The connection broke while this job was being sent. {AMBIGUOUS}")
-        collecting = state.state in (SUBMITTED, COMPLETED)
+        if state.state not in (SUBMITTED, CANCELLING, COMPLETED):
+            return await self._collected(await self._sent())
         try:
-            return await self._collected(state if collecting else await self._sent())
-        except GoneError:
-            if not (collecting and self.options.submit_again):
+            return await self._collected(state)
+        except FalError as error:
+            if not self._may_replace(state, error):
                 raise  # the journal stays as it is: the next run says the same
         return await self._collected(await self._sent())
+
+    def _may_replace(self, state: State, error: FalError) -> bool:
+        """Whether a job of an earlier run gives way to a new one: it was to be cancelled and was, or what it made is lost and may be paid for again."""
+        if state.state == CANCELLING and (isinstance(error, GoneError) or error.code == "J2"):
+            return True
+        return self.options.submit_again and isinstance(error, (GoneError, LostMediaError))
 
     async def _sent(self) -> State:
         self.runner.may_start()
@@ -126,8 +137,8 @@ class _Job:
         try:
             return self.entry.write(state, state=SUBMITTED, request_id=request_id)
         except NotSentError as error:
-            sure = "it was cancelled" if await self.watch.cancel(request_id) else "fal.ai did not confirm that it is cancelled"
-            raise AmbiguousError("J", f"The job was sent and cannot be recorded here, so {sure}. {error}", request_id) from None
+            became = BECAME[await self.watch.cancel(request_id)]
+            raise AmbiguousError("J", f"The job was sent and cannot be recorded here; {became}. {str(error).removeprefix(PREFIX)}", request_id) from None
 
     async def _uploaded(self) -> dict[str, str]:
         addresses = {}
@@ -155,7 +166,7 @@ class _Job:
             await self._cancel(replace(state, state=SUBMITTED, request_id=request_id))
 
     async def _collected(self, state: State) -> State:
-        if state.state == SUBMITTED:
+        if state.state in (SUBMITTED, CANCELLING):
             state = await self._completed(state)
         return await self._downloaded(state)
 
@@ -168,8 +179,8 @@ class _Job:
             self.entry.write(state, state=FAILED, code=error.code)
             raise
         except TookTooLongError:
-            unsure = "" if await self._cancel(state) else ", but fal.ai did not confirm"
-            raise JobError("T", f"No result after {self.options.minutes:g} minutes; the job was cancelled at fal.ai{unsure}.", state.request_id) from None
+            became = BECAME[await self._cancel(state)]
+            raise JobError("T", f"No result after {self.options.minutes:g} minutes; {became}.", state.request_id) from None
         except BaseException:
             await self._cancel(state)
             raise
@@ -179,7 +190,7 @@ class _Job:
             raise self.queue.failure(reply, state.request_id, JobError)
         url = _address(reply)
         if url is None:
-            raise JobError("M1", "fal.ai finished without a video (unexpected answer).", state.request_id)
+            raise GoneError("M1", f"fal.ai finished without a video (unexpected answer). {ASK_AGAIN}", state.request_id)
         seed = reply.body.get("seed")
         seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else self.request.arguments.get("seed", 0)
         return self.entry.write(state, state=COMPLETED, url=url, seed=seed)
@@ -195,7 +206,7 @@ class _Job:
             try:
                 await downloader.fetch(state.url, path, state.request_id, say)
             except MediaError as error:
-                url = await self._asked_again(state) if error.code == "D1" else None
+                url = await self._asked_again(state) if error.code in ("D1", "D5") else None
                 if url is None:
                     raise
                 await downloader.fetch(url, path, state.request_id, say)
@@ -209,16 +220,20 @@ class _Job:
             return _address(await self.watch.result(state.request_id, self.options.minutes))
         except (LostContactError, TookTooLongError):
             return None
+        except GoneError as error:
+            if error.code == "L":
+                raise
+            return None
 
-    async def _cancel(self, state: State) -> bool:
-        """Whether fal.ai confirmed; what it did not confirm the next run collects."""
-        confirmed = await self.watch.cancel(state.request_id)
-        self.entry.write(state, state=CANCELLED if confirmed else SUBMITTED)
-        if confirmed:
-            logger.info("Cancelled at fal.ai [request %s].", state.request_id)
-        else:
-            logger.warning("fal.ai did not confirm that the job was cancelled; it may still be billed, and the same inputs collect it [request %s].", state.request_id)
-        return confirmed
+    async def _cancel(self, state: State) -> str:
+        """What became of the job; one that may be finished all the same is collected by the next run."""
+        became = await self.watch.cancel(state.request_id)
+        self.entry.write(state, state=became)
+        logger.log(
+            logging.INFO if became == CANCELLED else logging.WARNING, "The run was stopped; %s%s [request %s].", BECAME[became],
+            "" if became == CANCELLED else "; it may be finished and billed, and the same inputs ask for it first", state.request_id,
+        )  # fmt: skip
+        return became
 
 
 def _address(reply: Reply) -> str | None:

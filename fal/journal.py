@@ -14,17 +14,19 @@ from pathlib import Path
 from .config import Config
 from .errors import NotSentError
 
-NONE, SUBMITTING, SUBMITTED, COMPLETED, STORED, FAILED, CANCELLED = "none", "submitting", "submitted", "completed", "stored", "failed", "cancelled"
-STATES = {SUBMITTING, SUBMITTED, COMPLETED, STORED, FAILED, CANCELLED}
-EVICTABLE = {STORED, FAILED, CANCELLED}
-"""States of jobs that cost nothing any more: whatever else a person has, these may go when the results grow too many."""
+NONE, SUBMITTING, SUBMITTED, COMPLETED, STORED, FAILED = "none", "submitting", "submitted", "completed", "stored", "failed"
+CANCELLING, CANCELLED = "cancelling", "cancelled"
+"""fal.ai was asked to stop a job, which may be finished and paid for all the same; and a job that is no more."""
+STATES = {SUBMITTING, SUBMITTED, COMPLETED, STORED, FAILED, CANCELLING, CANCELLED}
+EVICTABLE = {STORED, FAILED, CANCELLING, CANCELLED}
+"""States of jobs that nobody waits for: whatever else a person has, these may go when the results grow too many."""
 
 
 @dataclass(frozen=True)
 class State:
     """How far a request is.
 
-    request_id: fal.ai's, from `submitted` on. url, seed: of its result, from `completed` on. sha256, bytes: of the video on disk, when `stored`.
+    request_id: fal.ai's, from `submitted` on and while `cancelling`. url, seed: of its result, from `completed` on. sha256, bytes: of the video on disk, when `stored`.
     code: why it failed. changed: Unix seconds.
     """
 

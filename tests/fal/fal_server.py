@@ -27,7 +27,7 @@ class Behaviour:
 
     To a paid request also "after" with a status and a body: the job is there.
 
-    queued, running: how many looks a job is in that state. video: content of the file. headers: of the file.
+    queued, running: how many looks a job is in that state. listens: whether a job at work stops when it is asked to. video: content of the file. headers: of the file.
     """
 
     submit: list = field(default_factory=list)
@@ -39,6 +39,7 @@ class Behaviour:
     put: list = field(default_factory=list)
     queued: int = 1
     running: int = 2
+    listens: bool = True
     video: bytes = b""
     url: str = ""
     foreign: str = ""
@@ -156,7 +157,7 @@ class FalServer:
     def _cancel(self, job):
         if job.looks > self.does.queued + self.does.running:
             return web.json_response({"status": "ALREADY_COMPLETED"}, status=400)
-        job.cancelled = True
+        job.cancelled = self.does.listens
         return web.json_response({"status": "CANCELLATION_REQUESTED"}, status=202)
 
     def _status(self, job):

@@ -40,8 +40,8 @@ HOSTILE = {
     "403": ([(403, "x")] * 2, "D1", "could not be downloaded (HTTP 403)"),
     "truncated": (["truncated"] * 99, "D2", "The download broke off"),
     "endless": (["endless"], "D3", "larger than 64 MB"),
-    "html": (["html"], "D5", "is not a readable video"),
-    "html as a video": ([(200, "<html></html>")], "D5", "is not a readable video"),
+    "html": (["html"] * 2, "D5", "is not a readable video"),
+    "html as a video": ([(200, "<html></html>")] * 2, "D5", "is not a readable video"),
 }
 
 
