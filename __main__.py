@@ -104,8 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
         return _stop(f'{error.name} is missing; install the command line with: pip install "animatediff-turbo[headless]"')
     except ImportError as error:
         return _stop(f'{error}; update what the command line needs with: pip install -U "animatediff-turbo[headless]"')
-    except KeyboardInterrupt:
-        return _stop("Interrupted; what is finished is kept.", 130)
+    except KeyboardInterrupt as stop:
+        return _stop(str(stop) or "Interrupted; what is finished is kept.", 130)
 
 
 def _run(options: argparse.Namespace) -> int:

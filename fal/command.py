@@ -37,14 +37,17 @@ KINDS: Mapping[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class _Clip:
+    """place: in the list, to be said before what is wrong."""
+
     request: FalRequest
     path: Path
+    place: str = ""
 
 
 def run(options: argparse.Namespace) -> Iterator[Path]:
     """Renders what options ask for at fal.ai and gives each file's path, when all are over.
 
-    Raises one of ERRORS with one sentence after the other clips are done, KeyboardInterrupt when it was stopped and the jobs are cancelled.
+    Raises one of ERRORS with one sentence for each clip that failed after the others are done, KeyboardInterrupt when it was stopped and the jobs are cancelled.
     """
     clips = _clips(options)
     if not options.prompts:
@@ -57,13 +60,23 @@ def run(options: argparse.Namespace) -> Iterator[Path]:
     finally:
         signal.signal(signal.SIGINT, before)
     yield from (result for result in results if isinstance(result, Path))
-    for result in results:
-        if isinstance(result, Interrupted):
-            raise KeyboardInterrupt
-        if isinstance(result, FalError) and options.seed is None and not options.prompts:
-            raise ValueError(f"{result} To ask for the same clip again add --seed {clips[0].request.arguments['seed']}.") from result
-        if isinstance(result, BaseException):
+    drawn = f"--seed {clips[0].request.arguments['seed']}" if options.seed is None and not options.prompts else ""
+    _raise_failures(clips, results, drawn)
+
+
+def _raise_failures(clips: list[_Clip], results: list[Path | BaseException], drawn: str) -> None:
+    """drawn: the option that asks for the same clip again, where nobody chose its seed."""
+    if any(isinstance(result, Interrupted) for result in results):
+        again = f" A job that had begun may be finished and billed all the same: add {drawn} to ask for it first." if drawn else ""
+        raise KeyboardInterrupt(f"Interrupted; what is finished is kept.{again}")
+    sentences = []
+    for clip, result in zip(clips, results, strict=True):
+        if isinstance(result, ERRORS):
+            sentences.append(f"{clip.place}{result}" + (f" To ask for the same clip again add {drawn}." if drawn else ""))
+        elif isinstance(result, BaseException):
             raise result
+    if sentences:
+        raise ValueError("\n".join(sentences))
 
 
 async def _all(clips: list[_Clip], settings: config.Config, options: Options, stopped: threading.Event) -> list[Path | BaseException]:
@@ -110,7 +123,7 @@ def _clips(options: argparse.Namespace) -> list[_Clip]:
             request = _request(options, {"seed": (options.seed or 0) + number - 1} | values, video)
         except FalError as error:
             raise ValueError(f"line {number}: {error}") from error
-        clips.append(_Clip(request, output / f"{number:04}.mp4"))
+        clips.append(_Clip(request, output / f"{number:04}.mp4", f"line {number}: "))
     output.mkdir(parents=True, exist_ok=True)
     return clips
 
@@ -138,8 +151,15 @@ def _request(options: argparse.Namespace, values: Mapping[str, object], video: U
         if unfit := chosen.keys() & {"num_frames", "video_size", "width", "height"}:
             raise ValueError(f"{', '.join(sorted(unfit))}: a clip has the length and size of its --video at fal.ai; leave it out.")
         return video_to_video(**{"first_n_seconds": seconds, "strength": strength} | chosen, video=video)
-    sides = {name: getattr(options, name) for name in ("width", "height") if getattr(options, name) is not None}
-    size = options.video_size or (schema.CUSTOM_SIZE if sides or {"width", "height"} & chosen.keys() else schema.DEFAULT_SIZE)
-    side = int(schema.SIDE.default)
     frames = int(schema.NUM_FRAMES.default) if options.num_frames is None else options.num_frames
-    return text_to_video(**{"num_frames": frames, "video_size": size, "width": side, "height": side} | sides | chosen)
+    return text_to_video(**{"num_frames": frames} | chosen | _size(options, values))
+
+
+def _size(options: argparse.Namespace, values: Mapping[str, object]) -> dict[str, object]:
+    """video_size, width and height. As for clips that are rendered here a side goes before a preset; what a line says goes before an option."""
+    preset = values.get("video_size", options.video_size)
+    sides = {name: getattr(options, name) for name in ("width", "height") if getattr(options, name) is not None and "video_size" not in values}
+    sides |= {name: values[name] for name in ("width", "height") if name in values}
+    known = schema.VIDEO_SIZES.get(preset, (int(schema.SIDE.default),) * 2)
+    custom = sides and (preset is None or preset in schema.VIDEO_SIZES)
+    return dict(zip(("width", "height"), known, strict=True)) | {"video_size": schema.CUSTOM_SIZE if custom else preset or schema.DEFAULT_SIZE} | sides

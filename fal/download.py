@@ -10,7 +10,7 @@ from yarl import URL
 from ..video.decode import Limits, measure
 from ..video.errors import VideoError
 from .config import Config
-from .errors import LostMediaError, MediaError, one_line
+from .errors import LostMediaError, MediaError, NotSentError, one_line
 from .guard import allowed
 from .waiting import Patience
 
@@ -21,6 +21,7 @@ TRIES, REDIRECTS, PART = 4, 3, 2**16
 LIMITS = Limits(side=4096, frames=256, pixels=2048 * 2048 * 32, sound_seconds=120.0)
 """As float32 RGB so many pixels are 1.6 GB."""
 FREE = "Run again to retry the download: it is not generated or billed again."
+BROKE_OFF = "The download broke off; run again to retry (not billed again)."
 LOST = "If it stays so, set if_lost to 'submit again', which may cost again."
 
 
@@ -58,7 +59,7 @@ class Downloader:
             try:
                 address = await self._get(address, path, url, request_id, progress)
             except (aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError):
-                raise _AgainError(MediaError("D2", "The download broke off; run again to retry (not billed again).", request_id)) from None
+                raise _AgainError(MediaError("D2", BROKE_OFF, request_id)) from None
             except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
                 reason = type(error).__name__
                 raise _AgainError(MediaError("D1", f"The video was generated but could not be downloaded ({reason}). {FREE} URL: {one_line(url)}", request_id)) from None
@@ -98,14 +99,44 @@ class Downloader:
         if (response.content_length or 0) > MAX_BYTES:
             raise too_big
         done = 0
-        with path.open("wb") as file:
-            async for part in response.content.iter_chunked(PART):
-                self._patience.check()
-                done += len(part)
-                if done > MAX_BYTES:
-                    raise too_big
-                file.write(part)
-                progress(f"Downloading {done / 1e6:.1f} MB")
+        async for part in response.content.iter_chunked(PART):
+            self._patience.check()
+            if done + len(part) > MAX_BYTES:
+                raise too_big
+            _append(path, part, done)
+            done += len(part)
+            progress(f"Downloading {done / 1e6:.1f} MB")
+        bounded = response.content_length is not None or "chunked" in response.headers.get("Transfer-Encoding", "")
+        if not bounded and _is_cut_off(path):  # the end of the connection looks like the end of the file
+            raise _AgainError(MediaError("D2", BROKE_OFF, request_id))
+
+
+def _append(path: Path, part: bytes, done: int) -> None:
+    """Writes part after what is done. Raises NotSentError when the disk does not take it."""
+    try:
+        with path.open("ab" if done else "wb") as file:
+            file.write(part)
+    except OSError as error:
+        raise NotSentError("J", f"Cannot write {path.parent} ({error.strerror or type(error).__name__}); the video is kept at fal.ai, run again to fetch it.") from None
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether this is an mp4 that ends within a box: one whose index comes first can be decoded all the same, with fewer frames. Source: ISO/IEC 14496-12, 4.2."""
+    size, place = path.stat().st_size, 0
+    with path.open("rb") as file:
+        if file.read(8)[4:] != b"ftyp":
+            return False
+        while place < size:
+            file.seek(place)
+            head = file.read(16)
+            length = int.from_bytes(head[8:] if head[:4] == b"\0\0\0\1" else head[:4], "big")
+            if head[:4] == bytes(4):  # up to the end of the file
+                return False
+            if len(head) < 8 or length < 8:
+                return True
+            place += length
+    return place > size
+
 
 def check(path: Path, url: str, request_id: str) -> None:
     """Decodes the file once. Raises MediaError when it is no video, or larger than what the endpoint makes."""

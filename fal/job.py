@@ -75,7 +75,7 @@ class Runner:
                 return Found(entry.video, state.seed, state.url, state.request_id, True)
             async with connect(self.config, self.key(), patience) as queue:
                 state = await _Job(self, request, options, entry, queue, patience).stored(state)
-        journal.evict()
+        journal.evict(entry.folder.name)
         return Found(entry.video, state.seed, state.url, state.request_id, False)
 
 

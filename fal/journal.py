@@ -120,8 +120,8 @@ class Journal:
         with file:
             yield Entry(self.folder / key) if locked else None
 
-    def evict(self) -> None:
-        """Removes the results that were longest not used, beyond the limits; what may still cost money stays."""
+    def evict(self, used: str) -> None:
+        """Removes the results that were longest not used, beyond the limits; what may still cost money stays, and so does the one just used."""
         found = []
         for state in self.folder.glob("*/state.json"):
             with contextlib.suppress(OSError):  # another run's file that has just gone
@@ -129,7 +129,7 @@ class Journal:
         size = 0
         for number, (_, size_of_one, key) in enumerate(sorted(found, reverse=True)):
             size += size_of_one
-            if number < self.config.max_entries and size <= self.config.max_bytes:
+            if key == used or (number < self.config.max_entries and size <= self.config.max_bytes):
                 continue
             with contextlib.suppress(NotSentError), self.entry(key) as entry:
                 if entry is not None and entry.written().state in EVICTABLE:
@@ -137,7 +137,22 @@ class Journal:
 
 
 def _make_private(folder: Path) -> None:
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for each in missing:
+        _keep_names(each.parent)
+
+
+def _keep_names(folder: Path) -> None:
+    """Has the disk keep which files folder holds, as fsync does what they hold; a name that was just made is lost in a power cut otherwise."""
+    if os.name == "nt":
+        return  # it opens no folders
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # file systems that cannot, such as some over a network
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _replace(path: Path, content: bytes) -> None:
@@ -149,6 +164,7 @@ def _replace(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         _exchange(partial, path)
+        _keep_names(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -110,7 +109,8 @@ def _common(prompt: str, negative_prompt: str, steps: int, guidance: float, seed
 
 
 def _within(name: str, value: float, number: schema.Number) -> None:
-    if isinstance(number.minimum, int) and math.isfinite(value) and value != int(value):
-        raise NotSentError("X", f"{name} must be a whole number (got {value:g}). Nothing was sent.")
-    if not (math.isfinite(value) and number.minimum <= value <= number.maximum):
-        raise NotSentError("X", f"{name} must be {number.minimum:g}-{number.maximum:.10g} (got {value:.10g}). Nothing was sent.")
+    got = str(value)[:40] if isinstance(value, int) else f"{value:.10g}"
+    if not number.minimum <= value <= number.maximum:  # nan is not
+        raise NotSentError("X", f"{name} must be {number.minimum:g}-{number.maximum:.10g} (got {got}). Nothing was sent.")
+    if isinstance(number.minimum, int) and value != int(value):
+        raise NotSentError("X", f"{name} must be a whole number (got {got}). Nothing was sent.")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,9 +62,36 @@ def test_a_list_is_one_job_for_each_line_and_the_others_are_finished_when_one_fa
     (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
     at_fal.reset(submit=["right", (500, {"detail": "x"})])
     assert main(["--remote", "--prompts", "list.jsonl", "-o", "clips"]) == 1
-    assert "fal does not charge for server errors" in capsys.readouterr().err and len(list((tmp_path / "clips").iterdir())) == 3
+    assert re.search(r"^line \d: .* fal does not charge for server errors", capsys.readouterr().err, re.MULTILINE) and len(list((tmp_path / "clips").iterdir())) == 3
     assert main(["--remote", "--prompts", "list.jsonl", "-o", "clips"]) == 0
     assert at_fal.posts == 5 and sorted(job.arguments["seed"] for job in at_fal.jobs.values()) == [0, 1, 2, 3]
+
+
+def test_every_line_that_fails_is_named(at_fal, tmp_path, capsys):
+    (tmp_path / "list.jsonl").write_text("\n".join(json.dumps({"prompt": f"boat {number}"}) for number in range(4)))
+    at_fal.reset(submit=["drop", (422, {"detail": [{"loc": ["body", "prompt"], "msg": "x", "type": "content_policy_violation"}]})])
+    assert main(["--remote", "--prompts", "list.jsonl", "-o", "clips", "--quiet"]) == 1
+    first, second = sorted(capsys.readouterr().err.strip().splitlines(), key=lambda line: "content check" in line)
+    assert re.match(r"line \d: .*may or may not have started", first) and re.match(r"line \d: .*content check refused", second)
+
+
+SIZES = {
+    "a line's sides go before an option's preset": (["--video-size", "square"], {"width": 768, "height": 512}, {"width": 768, "height": 512}),
+    "one side of a preset": (["--video-size", "portrait_4_3"], {"width": 512}, {"width": 512, "height": 1024}),
+    "an option's side": (["--video-size", "square", "--width", "768"], {}, {"width": 768, "height": 512}),
+    "a line's preset goes before options": (["--width", "768"], {"video_size": "square_hd"}, "square_hd"),
+    "a line's side and an option's": (["--width", "768"], {"height": 256}, {"width": 768, "height": 256}),
+    "custom": ([], {"video_size": "custom", "width": 256, "height": 128}, {"width": 256, "height": 128}),
+    "nothing": ([], {}, "square"),
+}
+
+
+@pytest.mark.parametrize(("options", "line", "size"), SIZES.values(), ids=SIZES)
+def test_sizes_are_what_was_asked_for(at_fal, tmp_path, options, line, size):
+    (tmp_path / "list.jsonl").write_text(json.dumps({"prompt": "boat"} | line))
+    assert main(["--remote", "--prompts", "list.jsonl", *options, "--quiet"]) == 0
+    (job,) = at_fal.jobs.values()
+    assert job.arguments["video_size"] == size
 
 
 def test_more_jobs_than_allowed_are_not_sent(at_fal, tmp_path, capsys):
@@ -82,6 +110,10 @@ def test_more_jobs_than_allowed_are_not_sent(at_fal, tmp_path, capsys):
         (["a", "--num-frames", "33"], "num_frames must be 1-32"),
         (["a", "--fps", "8.5"], "fps must be a whole number"),
         (["a", "--fps", "inf"], "fps must be 1-16"),
+        (["a", "--num-frames", "1" + "0" * 400], "num_frames must be 1-32"),
+        (["a", "--width", "1" + "0" * 400], "width must be 64-2048"),
+        (["a", "--seed", "-" + "1" * 400], "seed must be 0-2147483647"),
+        (["a", "--video-size", "square", "--width", "7"], "width must be 64-2048"),
         (["a", "--strength", "0.5"], "--strength is for a video"),
         (["a", "--video", "nowhere.mp4"], "There is no video at nowhere.mp4"),
         ([" "], "The prompt is empty"),
@@ -115,14 +147,15 @@ def test_without_a_key_it_says_where_to_get_one(at_fal, monkeypatch, capsys):
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGINT for another process")
 def test_ctrl_c_cancels_the_job(at_fal):
     at_fal.reset(running=10**6)
-    process = subprocess.Popen([sys.executable, "-m", "animatediff_turbo", "a boat", "--remote", "--seed", "9"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-m", "animatediff_turbo", "a boat", "--remote", "--quiet"], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not at_fal.count("GET", "/status") and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "Interrupted; what is finished is kept." in error and KEY not in error
-    assert [job.cancelled for job in at_fal.jobs.values()] == [True]
+    (job,) = at_fal.jobs.values()
+    assert job.cancelled and f"may be finished and billed all the same: add --seed {job.arguments['seed']} to ask for it first" in error
 
 
 def test_every_field_of_a_line_has_a_kind():

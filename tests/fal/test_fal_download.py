@@ -29,7 +29,7 @@ def refused(settings, **runner):
     return caught.value
 
 
-@pytest.mark.parametrize("plan", [[(404, "not yet")], [(503, "x")] * 3, [(429, "x")], ["drop"], ["truncated"]], ids=str)
+@pytest.mark.parametrize("plan", [[(404, "not yet")], [(503, "x")] * 3, [(429, "x")], ["drop"], ["truncated"], ["cut"]], ids=str)
 def test_a_video_that_is_not_there_yet_is_fetched_again(server, settings, plan, video):
     server.reset(media=list(plan))
     assert run(settings).path.read_bytes() == video and server.posts == 1
@@ -39,6 +39,7 @@ HOSTILE = {
     "always 404": ([(404, "x")] * 99, "D1", "could not be downloaded (HTTP 404)"),
     "403": ([(403, "x")] * 2, "D1", "could not be downloaded (HTTP 403)"),
     "truncated": (["truncated"] * 99, "D2", "The download broke off"),
+    "cut where no length was given": (["cut"] * 99, "D2", "The download broke off"),
     "endless": (["endless"], "D3", "larger than 64 MB"),
     "html": (["html"] * 2, "D5", "is not a readable video"),
     "html as a video": ([(200, "<html></html>")] * 2, "D5", "is not a readable video"),
@@ -54,6 +55,37 @@ def test_what_is_no_video_is_one_sentence_and_the_next_run_costs_nothing(server,
     tracemalloc.stop()
     assert error.code == code and text in str(error) and peak < 20e6, peak
     server.does.media.clear()
+    assert run(settings).seed == 5 and server.posts == 1
+
+
+def test_an_mp4_is_cut_off_wherever_no_box_ends(tmp_path):
+    path = tmp_path / "a.mp4"
+    boxes = b"".join((8 + len(body)).to_bytes(4, "big") + name + body for name, body in ((b"ftyp", bytes(16)), (b"free", b""), (b"mdat", bytes(100))))
+    content = boxes + b"\0\0\0\1free" + (16 + 5).to_bytes(8, "big") + bytes(5)
+    whole = []
+    for end in range(8, len(content) + 1):
+        path.write_bytes(content[:end])
+        whole += [] if download._is_cut_off(path) else [end]
+    assert whole == [24, 32, 140, 161]
+    for other in (boxes + b"\0\0\0\0mdat" + bytes(5), b"\x1aE\xdf\xa3 no mp4", b""):  # the first ends with its file
+        path.write_bytes(other)
+        assert not download._is_cut_off(path)
+
+
+def test_a_disk_that_is_full_is_named_and_the_video_stays_at_fal(server, settings):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(progress):
+        if progress.text.startswith("Running"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+
+    try:
+        with pytest.raises(errors.NotSentError, match=r"Cannot write .* \(File too large\); the video is kept at fal\.ai, run again to fetch it"):
+            run(settings, report=full)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert server.count("GET", "/files") == 1 and state_of(settings).state == journal.COMPLETED
     assert run(settings).seed == 5 and server.posts == 1
 
 

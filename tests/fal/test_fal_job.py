@@ -186,6 +186,15 @@ def test_a_refused_key_keeps_the_job(server, settings):
     assert run(settings).seed == 5 and server.posts == 1
 
 
+def test_the_video_just_paid_for_stays_whatever_the_clock_says(server, settings):
+    """Others may be dated ahead of it, by a clock that was put back since."""
+    few = replace(settings, max_entries=1)
+    for seed in (1, 2):
+        found = run(few, asked(seed=seed))
+        os.utime(few.folder / "fal" / asked(seed=seed).key(few) / "state.json", (2e9, 2e9))
+    assert found.path.is_file() and state_of(few, asked(seed=2)).state == journal.STORED
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"state": "none"}', '{"state": "unheard of"}', "", "null"])
 def test_a_state_that_is_none_stops_the_job(server, settings, text):
     folder = settings.folder / "fal" / asked().key(settings)
