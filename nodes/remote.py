@@ -23,7 +23,7 @@ def _job_inputs() -> list[io.Input]:
     return [
         io.Int.Input(
             "timeout_minutes", default=10, min=1, max=60, advanced=True, display_name="timeout minutes",
-            tooltip="After so many minutes, 1 to 60, the job is cancelled.",
+            tooltip="After so many minutes, 1 to 60, fal.ai is asked to cancel the job.",
         ),
         io.Combo.Input(
             "if_lost", options=[STOP, AGAIN], default=STOP, advanced=True, display_name="if lost",
