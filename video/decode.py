@@ -1,8 +1,7 @@
 """Files to frames: any container and codec that PyAV reads, at the rate that is asked for, one decoded frame in memory beside those that are kept."""
 
 import contextlib
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -11,19 +10,18 @@ import av
 import numpy as np
 import torch
 from av.container import InputContainer
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from .colours import upright
 from .errors import VideoError
+from .part import Part, asked, taken
+from .reading import MistimedError, opened, video_stream
+from .sound import read_sound
+from .times import Clock, shown_frames, watched
 
 CHUNK = 16
 """Frames that are turned into float at once."""
-UNTAGGED, HIGH_DEFINITION = 2, 720
-"""ITU-T H.273's code for colours that a file says nothing of, and the height from which players take them for BT.709."""
-ROUNDING = Fraction(1, 1000)
-"""Seconds by which containers round when a frame starts; Matroska and webm count milliseconds."""
-NEVER = 10_000.0
-"""Frames per second; above it a file's own rate is a mistake of its writer."""
 
 
 @dataclass(frozen=True)
@@ -38,29 +36,68 @@ class Clip:
     audio: dict[str, object] | None
 
 
-def decode(path: str | Path, fps: float = 0.0, skip_seconds: float = 0.0, first_n_seconds: float = 0.0, max_frames: int = 0) -> Clip:
+def decode(
+    path: str | Path, fps: float = 0.0, skip_seconds: float = 0.0, first_n_seconds: float = 0.0, max_frames: int = 0,
+    watch: Callable[[float], None] = lambda share: None,
+) -> Clip:
     """Reads a video file.
 
-    fps: frames per second; 0 keeps the file's own. Another rate takes, for each moment, the frame that a player would show.
-    skip_seconds: are left out at the start. first_n_seconds, max_frames: end the clip, whichever comes first; 0 is no limit.
-    Frames stand upright as a player shows them; BT.709 and BT.601, as tagged, become full range RGB, and what is not tagged is guessed as players do.
+    fps: frames per second. For each moment the frame is taken that a player would show. 0 takes each frame of the file once, at their average rate.
+    skip_seconds: are left out at the start; with fps 0 the clip starts with the frame that is shown then. first_n_seconds, max_frames: end the clip,
+    whichever comes first; 0 is no limit. What lies outside of the part is not kept, and where the file has an index not decoded.
+    watch: is called in this thread at every decoded frame and piece of sound, with the share of the pictures, 0 to 1, that has been read, 0 where nobody
+    knows; what it raises comes through.
+    Frames stand upright as a player shows them and become full range RGB by the matrix of their tag; what is not tagged is guessed as players do.
+    Sound keeps its place: it is silent until it starts, and where it has gaps. Sound that cannot be decoded is a warning in the log.
 
     Raises ValueError for arguments out of range, VideoError when the file is missing, broken or no video, or ends before the clip starts.
     """
-    path = Path(path)
-    for name, value in (("fps", fps), ("skip_seconds", skip_seconds), ("first_n_seconds", first_n_seconds), ("max_frames", max_frames)):
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} is {value}; use 0 or more.")
-    with _opened(path) as container:
-        rate = Fraction(fps).limit_denominator(10_000) if fps else _own_rate(path, container)
-        end = min(first_n_seconds or math.inf, max_frames / rate if max_frames else math.inf)
-        pictures = list(_at_rate(_pictures(path, container), rate, Fraction(skip_seconds), end))
-    if not pictures:
+    path, part = Path(path), asked(fps, skip_seconds, first_n_seconds, max_frames)
+    found = _pictures(path, part, watch)
+    if not found.pictures:
         raise VideoError(f"{path} ends before {skip_seconds:g} s; use a smaller skip_seconds.")
-    sizes = {picture.shape for picture in pictures}
+    sizes = {picture.shape for picture in found.pictures}
     if len(sizes) > 1:
-        raise VideoError(f"{path} changes its size while it plays, from {pictures[0].shape[1::-1]} on; convert it to one size first.")
-    return Clip(_floats(pictures), rate, _sound(path, skip_seconds, len(pictures) / rate))
+        raise VideoError(f"{path} changes its size while it plays, from {found.pictures[0].shape[1::-1]} on; convert it to one size first.")
+    seconds = len(found.pictures) / found.rate
+    return Clip(_floats(found.pictures), found.rate, read_sound(path, found.begin, seconds, watch))
+
+
+@dataclass(frozen=True)
+class _Pictures:
+    """(h, w, 3) uint8 each, the same one again where it is shown again; their rate, and when the first is shown, seconds of the container's own clock."""
+
+    pictures: list[np.ndarray]
+    rate: Fraction
+    begin: Fraction
+
+
+def _pictures(path: Path, part: Part, watch: Callable[[float], None]) -> _Pictures:
+    """The pictures of a part: from its key frame on, or from the first one where the file does not lead there; by decoding times where it has no others."""
+    for start in {part.start: None, Fraction(0): None}:
+        with contextlib.suppress(MistimedError), opened(path) as container:
+            return _read(path, container, part, watch, start)
+    with opened(path) as container:
+        return _read(path, container, part, watch, Fraction(0), decoding_times=True)
+
+
+def _read(path: Path, container: InputContainer, part: Part, watch: Callable[[float], None], start: Fraction, decoding_times: bool = False) -> _Pictures:
+    stream, reformatter = video_stream(container, path), VideoReformatter()
+    clock = Clock(stream, decoding_times)
+    if part.rate is None and clock.rate is None:
+        raise VideoError(f"{path} does not say how many frames it has per second; set fps.")
+    until = part.end or (Fraction(container.duration, av.time_base) if container.duration else None)
+    first = last = None
+    pictures = []
+    for shown in taken(watched(shown_frames(container, stream, clock, start), until, watch), part):
+        pictures.append(pictures[-1] if shown is last else upright(shown.frame, reformatter))
+        first, last = first or shown, shown
+    begin = clock.zero or Fraction(0)
+    if part.rate is not None or first is None:
+        return _Pictures(pictures, part.rate or Fraction(1), begin + part.start)
+    seconds = last.end - first.start
+    as_stated = abs(len(pictures) / clock.rate - seconds) <= 2 * clock.slack
+    return _Pictures(pictures, clock.rate if as_stated else len(pictures) / seconds, begin + first.start)
 
 
 @dataclass(frozen=True)
@@ -89,23 +126,24 @@ def measure(path: str | Path, limits: Limits) -> Measure:
     Raises VideoError when it is missing, broken or no video.
     """
     path = Path(path)
-    with _opened(path) as container:
-        found = _measured(container, limits)
+    with opened(path) as container:
+        found = _measured(container, video_stream(container, path), limits)
         if not (found.frames or found.over):
             raise VideoError(f"{path} holds no pictures; choose a video.")
     if found.over:
         return found
-    with _opened(path) as container:
-        long = bool(container.streams.audio) and _is_longer(container, limits.sound_seconds)
+    with opened(path) as container:
+        heard = container.streams.audio and container.streams.audio[0].codec_context  # None where FFmpeg does not know the codec
+        long = bool(heard) and _is_longer(container, limits.sound_seconds)
     return replace(found, over=f"more than {limits.sound_seconds:g} seconds of sound") if long else found
 
 
-def _measured(container: InputContainer, limits: Limits) -> Measure:
-    context = container.streams.video[0].codec_context
+def _measured(container: InputContainer, stream: av.VideoStream, limits: Limits) -> Measure:
+    context = stream.codec_context
     size, frames = (context.width, context.height), 0
     if max(size) > limits.side:
         return Measure(*size, frames, f"{size[0]}x{size[1]} pixels")
-    for frame in container.decode(video=0):
+    for frame in container.decode(stream):
         frames += 1
         if frames > 1 and size != (frame.width, frame.height):
             return Measure(*size, frames, "frames of different sizes")
@@ -124,78 +162,6 @@ def _is_longer(container: InputContainer, seconds: float) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
-    if not path.is_file():
-        raise VideoError(f"There is no video at {path}; choose another file.")
-    with explain_reading(path), av.open(str(path), metadata_errors="replace") as container:
-        if not container.streams.video:
-            raise VideoError(f"{path} holds no pictures; choose a video.")
-        container.streams.video[0].thread_type = "AUTO"
-        yield container
-
-
-@contextlib.contextmanager
-def explain_reading(path: Path) -> Iterator[None]:
-    """Turn an error of the system or of a codec inside the block into a VideoError about `path`."""
-    try:
-        yield
-    except (OSError, av.error.FFmpegError) as error:
-        if path.suffix.lower() == ".webp" and isinstance(error, av.error.InvalidDataError):
-            raise VideoError(f"{path} could not be read: FFmpeg does not know animated WebP; write the clip as mp4, or choose another file.") from error
-        reason = (error.strerror or str(error)).lower()
-        raise VideoError(f"{path} could not be read ({reason}); it is broken or no video, choose another file.") from error
-
-
-def _own_rate(path: Path, container: InputContainer) -> Fraction:
-    stream = container.streams.video[0]
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate and rate < NEVER:
-            return Fraction(rate)
-    raise VideoError(f"{path} does not say how many frames it has per second; set fps.")
-
-
-def _pictures(path: Path, container: InputContainer) -> Iterator[tuple[Fraction, Fraction, np.ndarray]]:
-    """Every frame as (start, length in seconds, (h, w, 3) uint8), from time 0 on."""
-    stream, reformatter, first = container.streams.video[0], VideoReformatter(), None
-    usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
-    time = Fraction(0)
-    for frame in container.decode(stream):
-        if frame.pts is not None:
-            now = frame.pts * Fraction(frame.time_base)
-            first = now if first is None else first
-            time = now - first
-        length = frame.duration * Fraction(frame.time_base) if frame.duration else usual
-        yield time, length, _upright(frame, reformatter)
-        time += length
-
-
-def _upright(frame: av.VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    tag = int(frame.colorspace)
-    high = tag == UNTAGGED and frame.height >= HIGH_DEFINITION
-    matrix = Colorspace.ITU709 if tag == Colorspace.ITU709.value or high else Colorspace.ITU601
-    coming = ColorRange.JPEG if int(frame.color_range) == ColorRange.JPEG.value else ColorRange.MPEG
-    colours = {} if frame.format.is_rgb else {"src_colorspace": matrix, "dst_colorspace": matrix, "src_color_range": coming, "dst_color_range": ColorRange.JPEG}
-    picture = reformatter.reformat(frame, format="rgb24", **colours).to_ndarray()
-    return np.rot90(picture, (frame.rotation // 90) % 4)
-
-
-def _at_rate(pictures: Iterable[tuple[Fraction, Fraction, np.ndarray]], rate: Fraction, start: Fraction, seconds: float) -> Iterator[np.ndarray]:
-    """The picture that is shown at start, start + 1 / rate and so on, as long as there are some."""
-    shown, number, until = None, 0, Fraction(0)
-    for time, length, picture in pictures:
-        # what the next picture replaces is shown until then, files with gaps included
-        while shown is not None and start + number / rate + ROUNDING <= time:
-            if number / rate >= seconds:
-                return
-            yield shown
-            number += 1
-        shown, until = picture, time + length
-    while shown is not None and start + number / rate < until and number / rate < seconds:
-        yield shown
-        number += 1
-
-
 def _floats(pictures: list[np.ndarray]) -> Tensor:
     """(f, h, w, 3) of 0 to 1; the list is emptied on the way, so that no frame is held twice."""
     result = torch.empty(len(pictures), *pictures[0].shape)
@@ -204,19 +170,3 @@ def _floats(pictures: list[np.ndarray]) -> Tensor:
         result[start : start + len(part)] = torch.from_numpy(np.stack(part)) / 255
         pictures[start : start + len(part)] = [None] * len(part)
     return result
-
-
-def _sound(path: Path, start: float, seconds: Fraction) -> dict[str, object] | None:
-    """ComfyUI's AUDIO from start on, at most so long; None when there is none."""
-    with explain_reading(path), av.open(str(path), metadata_errors="replace") as container:
-        if not container.streams.audio:
-            return None
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="fltp", layout="mono" if stream.channels == 1 else "stereo", rate=stream.rate)
-        parts = [part.to_ndarray() for frame in container.decode(stream) for part in resampler.resample(frame)]
-        parts += [part.to_ndarray() for part in resampler.resample(None)]
-        rate = stream.rate
-    if not parts:
-        return None
-    samples = np.concatenate(parts, axis=1)[:, round(start * rate) : round((start + seconds) * rate)]
-    return {"waveform": torch.from_numpy(np.ascontiguousarray(samples))[None], "sample_rate": rate} if samples.shape[1] else None
