@@ -11,7 +11,7 @@ from .. import schema
 from ..video.decode import decode
 from ..video.encode import DEFAULT_QUALITY, FORMATS, encode
 from ..video.errors import explain_writing
-from ..video.pictures import play_order
+from ..video.pictures import play_order, played
 from . import _host, names
 from .types import CATEGORY, MAX_FRAMES
 
@@ -81,7 +81,8 @@ class LoadVideoFrames(io.ComfyNode):
 
     @classmethod
     def execute(cls, file, fps, first_n_seconds, skip_seconds, max_frames) -> io.NodeOutput:
-        clip = decode(_host.input_path(file), fps, skip_seconds, first_n_seconds, max_frames)
+        bar = _host.Progress(100)
+        clip = decode(_host.input_path(file), fps, skip_seconds, first_n_seconds, max_frames, watch=lambda share: bar(round(100 * share)))
         count, height, width = clip.frames.shape[:3]
         _host.show(f"{file}: {count} frame{'s' * (count != 1)} of {width}x{height} at {float(clip.fps):g} fps, {'with' if clip.audio else 'no'} sound.")
         return io.NodeOutput(clip.frames, clip.audio, float(clip.fps))
@@ -176,9 +177,11 @@ class CombineVideo(io.ComfyNode):
     @classmethod
     def execute(cls, images, fps, format, quality, pingpong, loop_count, filename_prefix, save, audio=None) -> io.NodeOutput:
         place = target(filename_prefix, format, save, width=images.shape[2], height=images.shape[1], hidden=cls.hidden)
-        written = encode(images, place.path, fps, format, quality, pingpong, loop_count, audio, _host.metadata(cls.hidden))
+        bar = _host.Progress(played(len(images), pingpong, 0 if format == "webp" else loop_count))
+        written = encode(images, place.path, fps, format, quality, pingpong, loop_count, audio, _host.metadata(cls.hidden), watch=bar)
         if format == "webp":  # PyAV can't read it back
-            frames = torch.stack(list(play_order(images, True, 0))) if pingpong else images
+            frames = images[..., :3].expand(-1, -1, -1, 3)
+            frames = torch.stack(list(play_order(frames, True, 0))) if pingpong else frames
             video = InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, frame_rate=written.fps))
         else:
             video = InputImpl.VideoFromFile(str(written.path))

@@ -89,6 +89,26 @@ def test_a_missing_folder_is_named_with_the_fix(format, tmp_path):
 
 
 @pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("letter", ["x", "\u732b"])
+def test_a_name_that_is_too_long_is_found_before_the_first_frame(format, letter, tmp_path):
+    def frames():
+        raise AssertionError("a frame was made for a file that cannot be written")
+        yield
+
+    path = tmp_path / f"{letter * 255}.{format}"
+    with pytest.raises(VideoError, match="choose a shorter name") as error:
+        encode(frames(), path, 8, format)
+    assert is_one_sentence_about(str(error.value), path) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_longest_name_is_written(format, tmp_path):
+    path = tmp_path / f"{'x' * (254 - len(format))}.{format}"
+    assert encode(FRAMES, path, 8, format).path == path and len(path.name) == 255
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("raised", [RuntimeError("my own"), OSError("my own"), KeyboardInterrupt("my own")])
 def test_what_the_frames_raise_comes_through_unchanged_and_leaves_the_old_file(format, raised, tmp_path):
     def frames():

@@ -1,8 +1,8 @@
 """Frames to a video file: mp4 (H.264 and AAC), webm (VP9 and Opus) or animated webp.
 
-mp4 and webm are streamed: whatever the length, a few 8-bit frames and the codec's own look-ahead are in memory. webp goes through Pillow, which
-needs all frames at once (as 8-bit). The codec runs in a thread of its own while the next frames are made. A file appears under its name only
-when it is complete.
+mp4 and webm are streamed: whatever the length, a few 8-bit frames and the codec's own look-ahead are in memory, and the codec runs in a thread of its
+own while the next frames are made. webp goes through Pillow, which needs all frames at once (as 8-bit). A file appears under its name only when it is
+complete.
 """
 import contextlib
 import itertools
@@ -10,12 +10,13 @@ import logging
 import math
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 import torch
 from av.codec.codec import UnknownCodecError
 
@@ -68,6 +69,7 @@ def check(
 def encode(
     frames: Iterable[torch.Tensor], path: str | Path, fps: float | Fraction, format: str | Format, quality: float = DEFAULT_QUALITY,
     pingpong: bool = False, loop_count: int = 0, audio: Mapping[str, object] | None = None, metadata: dict[str, object] | None = None,
+    watch: Callable[[int], None] = lambda done: None,
 ) -> Encoded:
     """Write frames as one video file, completely or not at all.
 
@@ -82,20 +84,33 @@ def encode(
     loop_count: webp: how often players play it, 0 = forever; mp4 and webm: extra copies of the clip in the file.
     audio: ComfyUI's AUDIO, mono or stereo; plays once from the start and is cut at the end of the (looped) clip. Not for webp.
     metadata: objects by name ("workflow", "prompt"), stored as JSON (see `metadata.json_tags`).
+    watch: is called in this thread at every frame with the number of those that went to the codec; for webp with 0 until all frames are there.
 
     Raises ValueError for arguments that make no clip (no frames, frames of different sizes), VideoError when the file cannot be written
-    or a frame holds NaN. What the iteration of frames raises comes through unchanged. After any of them path is as it was before.
+    or a frame holds NaN. What the iteration of frames and watch raise comes through unchanged. After any of them path is as it was before.
     """
-    job = check(path, fps, format, quality, loop_count, audio, metadata)
+    job = replace(check(path, fps, format, quality, loop_count, audio, metadata), watch=watch)
     ordered = play_order(frames, pingpong, 0 if job.format.stores_loops else loop_count)
     with _complete_or_nothing(job.path) as temporary, contextlib.closing(pictures(ordered, job.path, job.format.even, job.format.max_side)) as clip:
         first = next(clip, None)
         if first is None:
             raise ValueError("there are no frames; a clip has at least one.")
-        count = overlapped(lambda items: job.format.write(items, temporary, job), itertools.chain([first], clip))
+        count = _written(itertools.chain([first], clip), temporary, job)
     height, width = first.shape[:2]
     logger.info("wrote %s: %d frames of %dx%d at %s fps", job.path, count, width, height, job.fps)
     return Encoded(job.path, width, height, count, job.fps)
+
+
+def _written(clip: Iterable[np.ndarray], path: Path, job: Job) -> int:
+    if job.format.beside:
+        return overlapped(lambda items: job.format.write(items, path, job), _watched(clip, job.watch))
+    return job.format.write(_watched(clip, lambda done: job.watch(0)), path, job)
+
+
+def _watched(clip: Iterable[np.ndarray], watch: Callable[[int], None]) -> Iterator[np.ndarray]:
+    for done, picture in enumerate(clip, 1):
+        yield picture
+        watch(done)
 
 
 def _find_format(format: str | Format) -> Format:
@@ -136,6 +151,8 @@ def _complete_or_nothing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem[:40]}.{uuid.uuid4().hex}{path.suffix}")
     try:
         with explain_writing(path):
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(path)  # a name that is too long is found, too
             temporary.touch()  # a folder that cannot be written is found before the first frame is made
         yield temporary
         with explain_writing(path):

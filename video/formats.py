@@ -2,7 +2,7 @@
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -39,6 +39,7 @@ class Job:
     loop_count: int
     sound: tuple[np.ndarray, int] | None
     tags: dict[str, str]
+    watch: Callable[[int], None] = lambda done: None  # of a writer that is not `beside`
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Format:
     audio_rates: tuple[int, ...] = ()  # Hz; another rate becomes 48000
     even: bool = True  # 4:2:0 colour comes in blocks of 2x2 pixels
     stores_loops: bool = False  # loop_count is a number in the file, not copies of the frames
+    beside: bool = True  # frames are written while others are made, in a thread of its own
     max_side: int = 16_384
     max_fps: int = 240
     max_tags: int = 2**26  # bytes of the file in which ComfyUI's frontend looks for metadata
@@ -151,6 +153,18 @@ def _started(first: np.ndarray, path: Path, job: Job) -> _Stream:
             return stream
 
 
+class _Durations(list):
+    """Milliseconds. Pillow takes each number when it has compressed its frame: the one place where others are heard meanwhile."""
+
+    def __init__(self, durations: Iterable[int], watch: Callable[[int], None]) -> None:
+        super().__init__(durations)
+        self._watch = watch
+
+    def __getitem__(self, index: int) -> int:
+        self._watch(index + 1)
+        return super().__getitem__(index)
+
+
 def _write_webp(clip: Iterator[np.ndarray], path: Path, job: Job) -> int:
     if not features.check("webp"):
         raise VideoError(f"{job.path} was not written: this Pillow has no webp; choose another format or reinstall Pillow.")
@@ -160,7 +174,7 @@ def _write_webp(clip: Iterator[np.ndarray], path: Path, job: Job) -> int:
     lossless = job.quality == 100
     with explain_writing(job.path):
         images[0].save(
-            path, format="WEBP", save_all=True, append_images=images[1:], duration=[b - a for a, b in itertools.pairwise(times)],
+            path, format="WEBP", save_all=True, append_images=images[1:], duration=_Durations((b - a for a, b in itertools.pairwise(times)), job.watch),
             loop=job.loop_count, lossless=lossless, quality=75 if lossless else job.quality, method=4, exif=webp_exif(job.tags),
         )
     return len(images)
@@ -180,5 +194,5 @@ FORMATS = {
         audio_codec="libopus", audio_rates=(48_000,), max_tags=2**21,
     ),
     # Browsers show frames of 10 ms and less for 100 ms.
-    "webp": Format(".webp", _write_webp, even=False, stores_loops=True, max_side=16_383, max_fps=90),
+    "webp": Format(".webp", _write_webp, even=False, stores_loops=True, beside=False, max_side=16_383, max_fps=90),
 }

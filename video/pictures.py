@@ -20,6 +20,11 @@ def play_order(frames: Iterable[torch.Tensor], pingpong: bool, copies: int) -> I
     return _kept(frames, pingpong, copies)
 
 
+def played(count: int, pingpong: bool, copies: int) -> int:
+    """How many frames `play_order` gives for `count` of them."""
+    return (count + max(count - 2, 0) * pingpong) * (1 + copies)
+
+
 def _indices(count: int, pingpong: bool, copies: int) -> Iterator[int]:
     once = [*range(count), *(range(count - 2, 0, -1) if pingpong else ())]
     return (index for _ in range(1 + copies) for index in once)

@@ -18,6 +18,7 @@ from .files import (
     show,
 )
 from .motion import MotionAdapter, apply_motion
+from .progress import Progress
 from .recipe import Recipe, recipe
 from .remote import GraphBuilder, opened, run_at_fal
 from .sampling import empty_latent, sample, sampler
@@ -31,6 +32,7 @@ __all__ = [
     "LORA_FOLDER",
     "GraphBuilder",
     "MotionAdapter",
+    "Progress",
     "Recipe",
     "Strength",
     "TinyStack",
