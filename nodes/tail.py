@@ -83,6 +83,9 @@ class DecodeAndCombine(io.ComfyNode):
         row = hardware(FORMATS[format]) if encoder == HARDWARE else FORMATS[format]
         kept = [] if format == "webp" else None  # PyAV can't read it back
         with contextlib.closing(_host.decoded(vae, samples, place.path)) as frames:
-            written = encode(_keeping(frames, kept), place.path, fps, row, quality, pingpong, loop_count, audio, _host.metadata(cls.hidden))
+            described = _host.metadata(cls.hidden)
+            written = encode(
+                _keeping(frames, kept), place.path, fps, row, quality, pingpong, loop_count, audio, described, watch=lambda done: _host.stop_when_asked()
+            )
         video = InputImpl.VideoFromFile(str(written.path)) if kept is None else ByteVideo(list(play_order(kept, pingpong, 0)), written.fps)
         return io.NodeOutput(video, str(written.path), ui=place.preview)

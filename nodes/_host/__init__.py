@@ -18,7 +18,7 @@ from .files import (
     show,
 )
 from .motion import MotionAdapter, apply_motion
-from .progress import Progress
+from .progress import Progress, stop_when_asked
 from .recipe import Recipe, recipe
 from .remote import GraphBuilder, opened, run_at_fal
 from .sampling import empty_latent, sample, sampler
@@ -61,5 +61,6 @@ __all__ = [
     "sample",
     "sampler",
     "show",
+    "stop_when_asked",
     "travel",
 ]

@@ -4,6 +4,11 @@ import comfy.model_management
 import comfy.utils
 
 
+def stop_when_asked() -> None:
+    """Raises ComfyUI's own interruption when somebody asked for it. To be called in the running node's own thread."""
+    comfy.model_management.throw_exception_if_processing_interrupted()
+
+
 class Progress:
     """Core's progress bar of the running node, and its interrupt."""
 
@@ -12,6 +17,6 @@ class Progress:
         self._bar = comfy.utils.ProgressBar(total)
 
     def __call__(self, done: int) -> None:
-        """Moves the bar; raises ComfyUI's own interruption when somebody asked for it. To be called in the node's own thread."""
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        """Moves the bar; otherwise as `stop_when_asked`."""
+        stop_when_asked()
         self._bar.update_absolute(done)

@@ -107,6 +107,11 @@ def interrupt_at(call, frames):
         comfy.model_management.interrupt_current_processing()
 
 
+def interrupt_at_the_last(call, frames):
+    if call == 12:
+        comfy.model_management.interrupt_current_processing()
+
+
 def video_vae():
     vae = Vae()
     vae.latent_dim = 3
@@ -159,6 +164,7 @@ with torch.inference_mode():
         "nan": run(Vae(nan_at), latents(12)),
         "interrupt": run(Vae(interrupt_at), latents(12)),
         "interrupted webp": run(Vae(interrupt_at), latents(12), format="webp"),
+        "interrupted compressing": run(Vae(interrupt_at_the_last), latents(12), format="webp"),
         "outside": run(Vae(), latents(3), filename_prefix="../x"),
         "sound of a webp": run(Vae(), latents(3), format="webp", audio={"waveform": torch.zeros(1, 1, 800), "sample_rate": 8000}),
         "fps": run(Vae(), latents(3), fps=241.0),

@@ -53,6 +53,7 @@ def test_memory_does_not_grow_with_the_clip(cases):
     ("nan", "VideoError: .*case_00001_.mp4 was not written: frame 6 holds NaN or infinite values; run the VAE in fp32 or bf16.", 7),
     ("interrupt", "InterruptProcessingException", 3),
     ("interrupted webp", "InterruptProcessingException", 3),
+    ("interrupted compressing", "InterruptProcessingException", 12),
     ("outside", "filename_prefix ../x leads out of the output folder", 0),
     ("sound of a webp", "webp has no sound; choose mp4 or webm", 0),
     ("fps", "fps is 241.0; for mp4 choose", 0),
