@@ -22,7 +22,7 @@ LIMITS = Limits(side=4096, frames=256, pixels=2048 * 2048 * 32, sound_seconds=12
 """As float32 RGB so many pixels are 1.6 GB."""
 FREE = "Run again to retry the download: it is not generated or billed again."
 BROKE_OFF = "The download broke off; run again to retry (not billed again)."
-LOST = "If it stays so, set if_lost to 'submit again', which may cost again."
+LOST = "With if_lost at 'stop' a run asks for it again and pays nothing; at 'submit again' it is generated anew, which may cost again."
 
 
 class _AgainError(Exception):
@@ -90,8 +90,7 @@ class Downloader:
 
     async def _save(self, response: aiohttp.ClientResponse, path: Path, url: str, request_id: str, progress: Callable[[str], None]) -> None:
         if response.status != 200:
-            kind = LostMediaError if response.status in (403, 404, 410) else MediaError
-            advice = f"{FREE} {LOST}" if kind is LostMediaError else FREE
+            kind, advice = (LostMediaError, LOST) if response.status in (404, 410) else (MediaError, FREE)
             error = kind("D1", f"The video was generated but could not be downloaded (HTTP {response.status}). {advice} URL: {one_line(url)}", request_id)
             # a network of caches may not have it yet
             raise _AgainError(error) if response.status in (404, 408, 425, 429) or response.status >= 500 else error
@@ -99,6 +98,7 @@ class Downloader:
         if (response.content_length or 0) > MAX_BYTES:
             raise too_big
         done = 0
+        _append(path, b"", done)  # nothing of an earlier try stays, whatever comes now
         async for part in response.content.iter_chunked(PART):
             self._patience.check()
             if done + len(part) > MAX_BYTES:
@@ -143,6 +143,6 @@ def check(path: Path, url: str, request_id: str) -> None:
     try:
         found = measure(path, LIMITS)
     except VideoError:
-        raise LostMediaError("D5", f"The downloaded file is not a readable video. {FREE} {LOST} URL: {one_line(url)}", request_id) from None
+        raise MediaError("D5", f"The downloaded file is not a readable video. {FREE} URL: {one_line(url)}", request_id) from None
     if found.over:
         raise MediaError("D3", f"The video is larger than this endpoint's are ({found.over}). URL: {one_line(url)}", request_id)

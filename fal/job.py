@@ -18,9 +18,7 @@ from .watch import ASK_AGAIN, Progress, TookTooLongError, Watch
 
 logger = logging.getLogger(__name__)
 
-BECAME = {
-    CANCELLED: "fal.ai has no such job any more", CANCELLING: "fal.ai was asked to cancel the job", SUBMITTED: "fal.ai did not confirm that the job is cancelled",
-}  # fmt: skip
+BECAME = {CANCELLING: "fal.ai was asked to cancel the job", SUBMITTED: "fal.ai did not confirm that the job is cancelled"}
 """What is known of a job that is not wanted any more."""
 LEARN_SECONDS = 10.0
 """How long a stopped run waits for the id of a job that is just being sent."""
@@ -112,8 +110,8 @@ class _Job:
 
     def _may_replace(self, state: State, error: FalError) -> bool:
         """Whether a job of an earlier run gives way to a new one: it was to be cancelled and was, or what it made is lost and may be paid for again."""
-        if state.state == CANCELLING and (isinstance(error, GoneError) or error.code == "J2"):
-            return True
+        if state.state == CANCELLING and (error.code == "J2" or (error.code == "L" and self.entry.written().state == CANCELLING)):
+            return True  # "L" from one that was seen to be finished is a lost video
         return self.options.submit_again and isinstance(error, (GoneError, LostMediaError))
 
     async def _sent(self) -> State:
@@ -226,13 +224,10 @@ class _Job:
             return None
 
     async def _cancel(self, state: State) -> str:
-        """What became of the job; one that may be finished all the same is collected by the next run."""
+        """What is known of the job, which may be finished all the same; the next run asks for it."""
         became = await self.watch.cancel(state.request_id)
         self.entry.write(state, state=became)
-        logger.log(
-            logging.INFO if became == CANCELLED else logging.WARNING, "The run was stopped; %s%s [request %s].", BECAME[became],
-            "" if became == CANCELLED else "; it may be finished and billed, and the same inputs ask for it first", state.request_id,
-        )  # fmt: skip
+        logger.warning("The run was stopped; %s; it may be finished and billed, and the same inputs ask for it first [request %s].", BECAME[became], state.request_id)
         return became
 
 

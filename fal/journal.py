@@ -16,10 +16,10 @@ from .errors import NotSentError
 
 NONE, SUBMITTING, SUBMITTED, COMPLETED, STORED, FAILED = "none", "submitting", "submitted", "completed", "stored", "failed"
 CANCELLING, CANCELLED = "cancelling", "cancelled"
-"""fal.ai was asked to stop a job, which may be finished and paid for all the same; and a job that is no more."""
+"""fal.ai was asked to stop a job, which may be finished and paid for all the same; and one that was stopped before it was sent."""
 STATES = {SUBMITTING, SUBMITTED, COMPLETED, STORED, FAILED, CANCELLING, CANCELLED}
-EVICTABLE = {STORED, FAILED, CANCELLING, CANCELLED}
-"""States of jobs that nobody waits for: whatever else a person has, these may go when the results grow too many."""
+EVICTABLE = {STORED, FAILED, CANCELLED}
+"""States of jobs that cost nothing any more: whatever else a person has, these may go when the results grow too many."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import aiohttp
 
 from .client import Queue, Reply
 from .errors import GoneError, LostContactError
-from .journal import CANCELLED, CANCELLING, SUBMITTED
+from .journal import CANCELLING, SUBMITTED
 from .request import FalRequest
 from .waiting import Patience
 
@@ -118,7 +118,7 @@ class Watch:
     async def cancel(self, request_id: str) -> str:
         """The job's state after some seconds of asking fal.ai to stop it. Does not ask whether the run was stopped: it was.
 
-        `cancelled` when it is no more, `cancelling` when fal.ai took the wish, which a model at work need not follow, `submitted` when nobody said so.
+        `cancelling` when fal.ai took the wish, which a model at work need not follow, or knows no such job, which it may not yet; `submitted` when nobody said so.
         """
         cancelling = asyncio.ensure_future(self._cancel(request_id))
         done, _ = await asyncio.wait({cancelling}, timeout=CANCEL_SECONDS)
@@ -134,8 +134,7 @@ class Watch:
                 await asyncio.sleep(0.2)
                 continue
             if reply.status < 500:
-                said = {200: CANCELLING, 202: CANCELLING, 404: CANCELLED}
-                return SUBMITTED if reply.by_portal else said.get(reply.status, SUBMITTED)
+                return CANCELLING if reply.status in (200, 202, 404) and not reply.by_portal else SUBMITTED
         return SUBMITTED
 
 

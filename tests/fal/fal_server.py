@@ -189,7 +189,7 @@ class FalServer:
             return web.Response(text="<html>Please log in</html>", content_type="text/html")
         if kind == "no id":
             return web.json_response({"status": "IN_QUEUE"})
-        if kind == "empty":
+        if kind in ("empty", "nothing"):
             return web.Response(status=200)
         if kind in ("redirect", "redirect after"):
             return web.Response(status=307, headers={"Location": f"{self.address}/elsewhere"})

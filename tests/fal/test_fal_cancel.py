@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 from fal_helpers import asked, run, state_of
@@ -78,11 +79,34 @@ def test_a_job_that_was_cancelled_is_sent_anew_without_an_error(server, settings
     assert run(settings).seed == 5 and server.posts == 2
 
 
-def test_a_job_that_fal_no_longer_knows_when_it_is_to_be_cancelled_is_sent_anew_at_once(server, settings):
+def test_a_job_that_fal_does_not_know_yet_when_it_is_to_be_cancelled_is_asked_for_first(server, settings):
     stopped(settings, server, cancel=[(404, {"status": "NOT_FOUND"})])
-    assert state_of(settings).state == journal.CANCELLED
-    looks = server.count("GET")
-    assert run(settings).seed == 5 and server.posts == 2 and server.requests[looks + 2][0] == "POST"
+    assert state_of(settings).state == journal.CANCELLING
+    assert run(settings).seed == 5 and server.posts == 1
+
+
+@pytest.mark.parametrize("answer", [(502, {"detail": "Bad Gateway"}), (500, {"detail": "x"}), (400, {"detail": "x"}), (200, {"seed": 3}), (200, [])], ids=str)
+def test_an_odd_answer_for_a_job_that_was_finished_all_the_same_sends_none(server, settings, answer):
+    stopped(settings, server, listens=False, results=[answer] * 500)
+    with pytest.raises(errors.GoneError, match="Run the same inputs again to ask once more without paying"):
+        run(settings)
+    server.does.results.clear()
+    assert run(settings).seed == 5 and server.posts == 1
+
+
+def test_a_finished_job_whose_video_is_lost_is_not_sent_again_because_it_was_to_be_cancelled(server, settings):
+    stopped(settings, server, listens=False, media=[(404, "x")] * 99, results=["right", (404, {"detail": "expired"})])
+    with pytest.raises(errors.GoneError, match="Generating it again costs again"):
+        run(settings)
+    assert server.posts == 1 and state_of(settings).state == journal.COMPLETED
+
+
+def test_a_job_that_may_be_finished_outlives_many_others(server, settings):
+    few = replace(settings, max_entries=1)
+    stopped(few, server)
+    for seed in (6, 7):
+        run(few, asked(seed=seed))
+    assert state_of(few).state == journal.CANCELLING
 
 
 def test_contact_that_is_lost_to_a_job_that_was_to_be_cancelled_sends_none(server, settings):

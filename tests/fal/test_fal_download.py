@@ -89,6 +89,12 @@ def test_a_disk_that_is_full_is_named_and_the_video_stays_at_fal(server, setting
     assert run(settings).seed == 5 and server.posts == 1
 
 
+def test_nothing_of_a_broken_try_is_left_when_the_next_one_brings_nothing(server, settings, tmp_path):
+    encode(torch.rand(60, 64, 64, 3), tmp_path / "a.webm", 8, "webm")
+    server.reset(media=["truncated", "nothing", "nothing"], video=(tmp_path / "a.webm").read_bytes())
+    assert refused(settings).code == "D5"
+
+
 def many_frames(path, count, side=16):
     encode(torch.zeros(1, side, side, 3).expand(count, -1, -1, -1), path, 240, "mp4", 0)
     return path.read_bytes()

@@ -60,20 +60,23 @@ def test_a_job_that_is_not_known_yet_is_looked_at_again(server, settings):
 
 
 def test_a_video_that_is_lost_is_paid_for_again_only_when_asked(server, settings):
-    for number, media in enumerate(([(404, "x")] * 999, [(200, "<html>")] * 999)):
-        wanted = asked(seed=20 + number)
-        server.reset(media=media)
-        for _ in range(2):
-            with pytest.raises(errors.LostMediaError, match="If it stays so, set if_lost to 'submit again'"):
-                run(settings, wanted)
-        assert server.posts == 1
-        with pytest.raises(errors.LostMediaError):
-            run(settings, wanted, job.Options(submit_again=True))
-        assert server.posts == 2
-    server.reset(media=["drop"] * 999)
+    server.reset(media=[(404, "x")] * 999)
     for _ in range(2):
-        with pytest.raises(errors.MediaError, match="The download broke off"):  # the network's fault
-            run(settings, asked(seed=30), job.Options(submit_again=True))
+        with pytest.raises(errors.LostMediaError, match="at 'submit again' it is generated anew, which may cost again"):
+            run(settings)
+    assert server.posts == 1
+    with pytest.raises(errors.LostMediaError):
+        run(settings, options=job.Options(submit_again=True))
+    assert server.posts == 2
+
+
+@pytest.mark.parametrize("media", ["drop", (403, "<html>firewall</html>"), (500, "x"), (200, "<html>")], ids=str)
+def test_a_video_that_does_not_get_through_is_never_paid_for_again(server, settings, media):
+    """It is still there: the network keeps it, or this machine can't read it."""
+    server.reset(media=[media] * 999)
+    for _ in range(2):
+        with pytest.raises(errors.MediaError, match="not generated or billed again|not billed again"):
+            run(settings, options=job.Options(submit_again=True))
     assert server.posts == 1
 
 
