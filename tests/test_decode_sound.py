@@ -46,6 +46,17 @@ def test_what_happens_at_once_is_seen_and_heard_at_once(tmp_path, kind, first, s
             assert heard(clip.audio) == pytest.approx(FLASH - first - skip, abs=NEAR)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+@pytest.mark.parametrize("between", [0, 2])
+def test_the_sound_of_an_avi_is_with_its_pictures(tmp_path, codec, between):
+    """It says when frames are decoded, and FFmpeg's guess of when they are shown begins with the decoder's delay."""
+    picture_track = pictures(range(75), codec, make=lambda number: flashing(0)(number).repeat(4, 0).repeat(4, 1), between=between)
+    path = write(tmp_path / "x.avi", picture_track, sound([click(0, 3, FLASH)], "pcm_s16le"))
+    for skip in (0.0, 0.4):
+        clip = decode(path, 25.0, skip)
+        assert seen(clip) == pytest.approx(FLASH - skip, abs=1e-6) and heard(clip.audio) == pytest.approx(FLASH - skip, abs=NEAR)
+
+
 @pytest.mark.parametrize("format", ["mp4", "webm"])
 @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000])
 def test_the_packs_own_sound_is_where_it_was(tmp_path, format, rate):

@@ -7,7 +7,7 @@ from fractions import Fraction
 import av
 import pytest
 import torch
-from made_videos import CYCLE, STEP, counted, moving, numbers, pictures, true_times, write
+from made_videos import CYCLE, STEP, add_pictures, counted, moving, numbers, pictures, true_times, write
 from PIL import Image
 
 from animatediff_turbo.video.decode import decode
@@ -134,6 +134,31 @@ def test_times_that_go_back_are_those_of_decoding(tmp_path, fps, expected):
     assert times != sorted(times)
     clip = decode(path, fps)
     assert numbers(clip.frames) == expected and clip.fps == (fps or 25)
+
+
+def repeated(path, number):
+    """The file of `stamps` in milliseconds where one frame has the time of the one before."""
+    stamps = [*range(0, 1000, 33), *range(2000, 14_000, 1000)]
+
+    def track(container):
+        packets = add_pictures(container, stamps, base=MS, rate=30, make=moving, between=3)
+        shown = sorted((packet for packet in packets if packet.pts is not None), key=lambda packet: packet.pts)
+        shown[number].pts = shown[number - 1].pts
+        shown[number].dts = min(shown[number].dts, shown[number].pts)
+        return packets
+
+    return write(path, track), stamps
+
+
+def test_one_time_that_is_said_twice_spoils_no_other(tmp_path):
+    """The times of decoding are seconds earlier where frames are long."""
+    path, stamps = repeated(tmp_path / "slip.mkv", 10)
+    for fps in (1, 2):
+        found = numbers(decode(path, fps).frames)
+        moments = [1000 * each / fps for each in range(len(found))]
+        assert found == [max(number for number, stamp in enumerate(stamps) if stamp <= moment) % CYCLE for moment in moments]
+        assert found[-1] == (len(stamps) - 1) % CYCLE and len(found) >= 13 * fps
+    assert len(decode(path).frames) == len(stamps)
 
 
 def test_times_that_start_anew_go_on(tmp_path):

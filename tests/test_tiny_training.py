@@ -204,6 +204,26 @@ def test_distillation_trains_the_motion_module_alone(stack, motion):
     assert all(parameter.grad is None for module in (stack.unet, motion) for parameter in module.parameters())
 
 
+def test_distillation_sees_the_students_own_clips_too(stack, motion):
+    """Sampled as the adapter is, from nothing but noise down to the level; true clips are recognised by their size."""
+    seen = []
+    handle = stack.unet.register_forward_pre_hook(lambda module, arguments, kwargs: seen.append((arguments, kwargs)), with_kwargs=True)
+    clips, scenes = torch.full((1, world.FRAMES, 4, 8, 8), 1e4), [world.HELD_OUT[0]]
+    steps = {}
+    for number in range(24):
+        seen.clear()
+        with torch.no_grad():
+            stages.consistency_loss(stack, motion, stages.Teacher(motion, 1.0, 1), TINY, clips, scenes, 1, Dice.of(number))
+        calls = [[each for each in (*arguments, *kwargs.values()) if isinstance(each, torch.Tensor)] for arguments, kwargs in seen]
+        level = int(calls[-1][1].max())
+        own = bool(calls[-1][0].abs().max() < 1e3)
+        before = [int(call[1].max()) for call in calls[: -2 - (level > 124)]]
+        assert before == ([t for t in (999, 749, 499, 249) if t > level] if own else []) and (own or level < 999)
+        steps.setdefault(own, []).append(level)
+    handle.remove()
+    assert len([level for level in steps[True] if level < 999]) >= 4 and len(steps[False]) >= 4
+
+
 def test_every_loss_stays_on_its_device():
     """Tensors of the meta device mix with the CPU's as badly as a GPU's do."""
     known = tokenizer.build()

@@ -16,7 +16,7 @@ from torch import Tensor
 from .colours import upright
 from .errors import VideoError
 from .part import Part, asked, taken
-from .reading import MistimedError, opened, video_stream
+from .reading import UNTIMED, MistimedError, opened, video_stream
 from .sound import read_sound
 from .times import Clock, shown_frames, watched
 
@@ -76,6 +76,8 @@ def _pictures(path: Path, part: Part, watch: Callable[[float], None]) -> _Pictur
     """The pictures of a part: from its key frame on, or from the first one where the file does not lead there; by decoding times where it has no others."""
     for start in {part.start: None, Fraction(0): None}:
         with contextlib.suppress(MistimedError), opened(path) as container:
+            if container.format.name in UNTIMED:
+                break
             return _read(path, container, part, watch, start)
     with opened(path) as container:
         return _read(path, container, part, watch, Fraction(0), decoding_times=True)

@@ -14,6 +14,10 @@ INDEXED = ("matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2")
 """Containers, by FFmpeg's names, with an index by time. Others look for a place by guessing, or have times that start anew in the middle."""
 
 
+UNTIMED = ("avi",)
+"""Those that say when a frame is to be decoded and not when it is shown; FFmpeg's guess at that is the decoder's delay late."""
+
+
 class MistimedError(Exception):
     """Read this way, a file's times are not those of its frames; another way may do better. Never leaves this folder."""
 

@@ -12,6 +12,8 @@ from .reading import MistimedError, seek
 
 ROUNDING = Fraction(1, 1000)
 """Seconds by which containers round when a frame starts; Matroska and webm count milliseconds."""
+SLIPS = 0.01
+"""Share of frames whose time may go back, beside one: a slip of the writer, and no sign that these are not the frames' times."""
 NEVER = 10_000
 """Frames per second; above it a file's own rate is a mistake of its writer."""
 LEADING = 32
@@ -54,15 +56,17 @@ class Clock:
         self.slack = min(Fraction(stream.time_base), ROUNDING)
         self._usual = 1 / (self.rate or Fraction(25))
         self._decoding_times = decoding_times
-        self._first = self._said = None  # seconds as the container says them: of the first frame, of the last one
+        self._first = self._said = None  # seconds as the container says them: of the first frame, of the latest one
         self._last, self._next = Fraction(-1), Fraction(0)
+        self._count = self._back = 0
+        self._begin = stream.start_time
 
     def shown(self, frame: av.VideoFrame) -> Shown:
-        """The next frame, in the order of showing. Raises MistimedError for a time that is not later than the last one's, unless by decoding times."""
+        """The next frame, in the order of showing. Raises MistimedError when times lie before another's again and again, unless by decoding times."""
         base = Fraction(frame.time_base)
-        if self.zero is None:
-            self.zero = (frame.pts or 0) * base
         stamp = frame.dts if self._decoding_times else frame.pts
+        if self.zero is None:  # a frame's time of decoding is the decoder's delay late
+            self.zero = (self._begin if self._decoding_times and self._begin is not None else stamp or 0) * base
         start, slack = (self._next, Fraction(0)) if stamp is None else self._placed(stamp * base)
         duration = getattr(frame, "duration", 0)  # PyAV 14 does not say
         length = duration * base if duration else self._usual
@@ -79,9 +83,11 @@ class Clock:
         start, slack = self._exact(now - self._first)
         if self._decoding_times:
             return (start, slack) if start > self._last else (self._next, Fraction(0))
-        if self._said is not None and now <= self._said:
+        self._count += 1
+        self._back += self._said is not None and now < self._said
+        if self._back > 1 + self._count * SLIPS:
             raise MistimedError
-        self._said = now
+        self._said = now if self._said is None else max(self._said, now)
         return max(start, self._last), slack
 
     def _exact(self, start: Fraction) -> tuple[Fraction, Fraction]:
