@@ -12,7 +12,7 @@ import pytest
 import torch
 from fal_server import KEY
 
-from animatediff_turbo.__main__ import main
+from animatediff_turbo.__main__ import main, parser
 from animatediff_turbo.fal import command
 from animatediff_turbo.video.encode import encode
 
@@ -87,11 +87,11 @@ SIZES = {
 
 
 @pytest.mark.parametrize(("options", "line", "size"), SIZES.values(), ids=SIZES)
-def test_sizes_are_what_was_asked_for(at_fal, tmp_path, options, line, size):
-    (tmp_path / "list.jsonl").write_text(json.dumps({"prompt": "boat"} | line))
-    assert main(["--remote", "--prompts", "list.jsonl", *options, "--quiet"]) == 0
-    (job,) = at_fal.jobs.values()
-    assert job.arguments["video_size"] == size
+def test_sizes_are_what_was_asked_for(tmp_path, options, line, size):
+    path = tmp_path / "list.jsonl"
+    path.write_text(json.dumps({"prompt": "boat"} | line))
+    (clip,) = command._clips(parser().parse_args(["--remote", "--prompts", str(path), "-o", str(tmp_path / "clips"), *options]))
+    assert clip.request.arguments["video_size"] == size
 
 
 def test_more_jobs_than_allowed_are_not_sent(at_fal, tmp_path, capsys):
