@@ -10,7 +10,7 @@ from yarl import URL
 from ..video.decode import Limits, measure
 from ..video.errors import VideoError
 from .config import Config
-from .errors import LostMediaError, MediaError, NotSentError, one_line
+from .errors import LostMediaError, MediaError, not_kept, one_line
 from .guard import allowed
 from .waiting import Patience
 
@@ -117,7 +117,7 @@ def _append(path: Path, part: bytes, done: int) -> None:
         with path.open("ab" if done else "wb") as file:
             file.write(part)
     except OSError as error:
-        raise NotSentError("J", f"Cannot write {path.parent} ({error.strerror or type(error).__name__}); the video is kept at fal.ai, run again to fetch it.") from None
+        raise not_kept(path.parent, error) from None
 
 
 def _is_cut_off(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """What can go wrong on the way to fal.ai and back, each with a sentence that says whether something was sent or billed."""
 
 import re
+from pathlib import Path
 
 PREFIX = "AnimateDiff Turbo (fal.ai): "
 
@@ -43,6 +44,11 @@ class LostMediaError(MediaError):
 
 class Interrupted(BaseException):
     """The person stopped the run."""
+
+
+def not_kept(path: Path, error: OSError) -> NotSentError:
+    """What to raise when the disk does not take a finished video."""
+    return NotSentError("J", f"Cannot write {path} ({error.strerror or type(error).__name__}); the video is kept at fal.ai, run again to fetch it.")
 
 
 def scrub(text: str, secret: str) -> str:

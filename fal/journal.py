@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from .config import Config
-from .errors import NotSentError
+from .errors import NotSentError, not_kept
 
 NONE, SUBMITTING, SUBMITTED, COMPLETED, STORED, FAILED = "none", "submitting", "submitted", "completed", "stored", "failed"
 CANCELLING, CANCELLED = "cancelling", "cancelled"
@@ -96,7 +96,7 @@ class Entry:
         try:
             _replace(self.video, content)
         except OSError as error:
-            raise NotSentError("J", f"Cannot write {self.video} ({error.strerror or type(error).__name__}); the video is kept at fal.ai, run again to fetch it.") from None
+            raise not_kept(self.video, error) from None
         return self.write(state, state=STORED, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
 
 

@@ -14,11 +14,16 @@ def comfy_base(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def comfy(comfy_base):
+def comfy_path():
     path = comfy_server.find()
     if path is None:
         pytest.skip("no ComfyUI: set COMFYUI_PATH to a checkout, or put one at ~/comfy/ComfyUI")
-    running = comfy_server.Server(path, comfy_base)
+    return path
+
+
+@pytest.fixture(scope="session")
+def comfy(comfy_path, comfy_base):
+    running = comfy_server.Server(comfy_path, comfy_base)
     yield running
     running.stop()
 

@@ -33,6 +33,14 @@ def python(path):
     return str(next((candidate for candidate in candidates if candidate and Path(candidate).is_file()), sys.executable))
 
 
+def run_cases(path, script, folder):
+    """What a script beside this file prints in its last line, JSON; it runs in ComfyUI's Python."""
+    command = [python(path), str(ROOT / "tests" / "comfyui" / script), str(path), str(folder)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path)
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
 class Refused(Exception):
     """ComfyUI did not accept a prompt; the argument is its answer."""
 

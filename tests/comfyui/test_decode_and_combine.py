@@ -1,8 +1,6 @@
 """Decode and Combine: the file of VAE Decode and Combine Video, in memory that does not grow, and nothing left of what goes wrong."""
 
-import json
 import re
-import subprocess
 
 import av
 import pytest
@@ -20,15 +18,8 @@ FRAME = 64 * 64 * 3
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory):
-    path = comfy_server.find()
-    if path is None:
-        pytest.skip("no ComfyUI: set COMFYUI_PATH to a checkout, or put one at ~/comfy/ComfyUI")
-    script = comfy_server.ROOT / "tests" / "comfyui" / "tail_cases.py"
-    command = [comfy_server.python(path), str(script), str(path), str(tmp_path_factory.mktemp("tail"))]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+def cases(comfy_path, tmp_path_factory):
+    return comfy_server.run_cases(comfy_path, "tail_cases.py", tmp_path_factory.mktemp("tail"))
 
 
 def test_frames_keep_their_order_and_play_again(cases):

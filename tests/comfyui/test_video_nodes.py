@@ -1,7 +1,5 @@
 """Combine Video and Load Video Frames: a bar that moves, an interrupt that is heard, and a VIDEO that others can save."""
 
-import json
-import subprocess
 
 import pytest
 import server as comfy_server
@@ -11,15 +9,8 @@ COMBINE = {"fps": 24.0, "quality": 100, "pingpong": False, "loop_count": 0, "sav
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory):
-    path = comfy_server.find()
-    if path is None:
-        pytest.skip("no ComfyUI: set COMFYUI_PATH to a checkout, or put one at ~/comfy/ComfyUI")
-    script = comfy_server.ROOT / "tests" / "comfyui" / "video_cases.py"
-    command = [comfy_server.python(path), str(script), str(path), str(tmp_path_factory.mktemp("video"))]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=path)
-    assert run.returncode == 0, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
+def cases(comfy_path, tmp_path_factory):
+    return comfy_server.run_cases(comfy_path, "video_cases.py", tmp_path_factory.mktemp("video"))
 
 
 @pytest.mark.parametrize(("case", "total"), [("combined", 60), ("looped", 236), ("webp", 60), ("loaded", 100), ("loaded part", 100)])
